@@ -1,0 +1,24 @@
+"""Medical image reconstruction with diffusion priors: samples from p(x | y), with error bars."""
+
+from inverse import data, linalg, metrics, operators, priors, samplers
+from inverse.calibrate import calibrate
+from inverse.errors import InputError, SamplingError
+from inverse.samplers.solution import Solution
+from inverse.solve import solve
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "InputError",
+    "SamplingError",
+    "Solution",
+    "__version__",
+    "calibrate",
+    "data",
+    "linalg",
+    "metrics",
+    "operators",
+    "priors",
+    "samplers",
+    "solve",
+]
