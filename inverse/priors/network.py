@@ -1,0 +1,161 @@
+"""The network of the shipped priors: a U-Net without normalisation layers, EDM preconditioning and a variance head.
+
+Without normalisation the response is local in intensity: a dark region does not depend on how bright the rest is, and a
+network trained on crops runs on any image size.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LOG_VARIANCE_BOUND = 6.0
+"""The variance head may move the log variance by at most this much from its base; unbounded it diverged in training."""
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(silu(film(conv(x)))), FiLM-modulated by the noise level; the last layer starts at zero.
+
+    Args:
+        width: number of channels in and out.
+        embedding: length of the noise-level embedding.
+    """
+
+    def __init__(self, width: int, embedding: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.film = nn.Linear(embedding, 2 * width)
+        for layer in (self.conv2, self.film):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        scale, shift = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
+        return x + self.conv2(F.silu(self.conv1(x) * (1 + scale) + shift))
+
+
+class UNet(nn.Module):
+    """U-Net on pixel-unshuffled images: residual blocks per level, strided convolutions between, additive skips.
+
+    Args:
+        channels: image channels; a complex image has two.
+        widths: channels per level, finest first.
+        depths: residual blocks per level on the way down, and again on the way up.
+        embedding: length of the noise-level embedding.
+    """
+
+    fold = 2  # pixel unshuffle: the finest level runs at half the resolution, four times cheaper
+
+    def __init__(self, channels: int, widths: tuple[int, ...], depths: tuple[int, ...], embedding: int = 128):
+        super().__init__()
+        self.register_buffer(
+            "frequencies", torch.exp(torch.linspace(math.log(0.25), math.log(8), 32)), persistent=False
+        )
+        self.embed = nn.Sequential(nn.Linear(64, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
+        self.inlet = nn.Conv2d(channels * self.fold**2, widths[0], 3, padding=1)
+        self.down = nn.ModuleList(_blocks(w, d, embedding) for w, d in zip(widths, depths, strict=True))
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
+        self.grow = nn.ModuleList(
+            nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False)
+        )
+        self.up = nn.ModuleList(_blocks(w, d, embedding) for w, d in zip(widths[:-1], depths[:-1], strict=True))
+        self.outlet = nn.Conv2d(widths[0], channels * self.fold**2, 3, padding=1)
+        nn.init.zeros_(self.outlet.weight)
+        nn.init.zeros_(self.outlet.bias)
+
+    @property
+    def multiple(self) -> int:
+        """Image sides must be a multiple of this."""
+        return int(self.fold * 2 ** len(self.shrink))
+
+    def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Output, last features and embedding for images (N, C, H, W) and noise condition ln(sigma)/4, shape (N,)."""
+        angles = condition[:, None] * self.frequencies
+        embedding = self.embed(torch.cat([angles.cos(), angles.sin()], dim=1))
+        h = self.inlet(F.pixel_unshuffle(x, self.fold))
+        skips = []
+        for level, blocks in enumerate(self.down):
+            for block in blocks:
+                h = block(h, embedding)
+            if level < len(self.shrink):
+                skips.append(h)
+                h = self.shrink[level](h)
+        for level in reversed(range(len(self.up))):
+            h = self.grow[level](h) + skips[level]
+            for block in self.up[level]:
+                h = block(h, embedding)
+        return F.pixel_shuffle(self.outlet(h), self.fold), h, embedding
+
+
+class VarianceHead(nn.Module):
+    """Log of the expected squared error per pixel, shared by real and imaginary part, from the U-Net's last features.
+
+    Args:
+        channels: image channels.
+        features: channels of the U-Net's last features.
+        embedding: length of the noise-level embedding.
+        hidden: channels between its two convolutions.
+    """
+
+    def __init__(self, channels: int, features: int, embedding: int, hidden: int = 48):
+        super().__init__()
+        self.conv1 = nn.Conv2d(features + channels * UNet.fold**2, hidden, 3, padding=1)
+        self.conv2 = nn.Conv2d(hidden, UNet.fold**2, 3, padding=1)
+        self.film = nn.Linear(embedding, 2 * hidden)
+        for layer in (self.conv2, self.film):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Tensor, x0: Tensor, embedding: Tensor) -> Tensor:
+        """Offset of the log variance from its base, (N, 1, H, W), within +-`LOG_VARIANCE_BOUND`."""
+        scale, shift = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
+        h = self.conv1(torch.cat([features, F.pixel_unshuffle(x0, UNet.fold)], dim=1))
+        out = F.pixel_shuffle(self.conv2(F.silu(h * (1 + scale) + shift)), UNet.fold)
+        return LOG_VARIANCE_BOUND * torch.tanh(out / LOG_VARIANCE_BOUND)
+
+
+class DenoisingNetwork(nn.Module):
+    """D(x, sigma) = c_skip x + c_out F(c_in x, ln(sigma)/4) and the variance of its error.
+
+    c_skip = s^2/(sigma^2 + s^2), c_out = sigma s/sqrt(sigma^2 + s^2), c_in = 1/sqrt(sigma^2 + s^2), s = data_std
+    (Karras, Aittala, Aila and Laine, Elucidating the design space of diffusion-based generative models, 2022, table 1).
+
+    Args:
+        channels: image channels; a complex image has two.
+        widths: channels per level, finest first.
+        depths: residual blocks per level.
+        data_std: standard deviation s of the training images, per channel.
+    """
+
+    def __init__(self, channels: int, widths: tuple[int, ...], depths: tuple[int, ...], data_std: float):
+        super().__init__()
+        self.channels, self.data_std = channels, float(data_std)
+        self.unet = UNet(channels, tuple(widths), tuple(depths))
+        self.head = VarianceHead(channels, widths[0], 128)
+
+    def forward(self, x: Tensor, sigma: Tensor, *, variance: bool = True) -> tuple[Tensor, Tensor | None]:
+        """Mean (N, C, H, W) and log variance (N, 1, H, W), float32, for noisy images and noise levels (N,).
+
+        The head sees mean and features detached: learning the variance does not disturb the mean.
+        """
+        height, width = x.shape[-2:]
+        multiple = self.unet.multiple
+        x = F.pad(x, (0, -width % multiple, 0, -height % multiple))
+        level = sigma.to(x).reshape(-1, 1, 1, 1)
+        total = level**2 + self.data_std**2
+        out, features, embedding = self.unet(x / total.sqrt(), level.flatten().log() / 4)
+        mean = self.data_std**2 / total * x + level * self.data_std / total.sqrt() * out.float()
+        if not variance:
+            return mean[..., :height, :width], None
+        scaled = (mean.detach() / self.data_std).to(features.dtype)
+        offset = self.head(features.detach(), scaled, embedding.detach())
+        log_variance = (level**2 * self.data_std**2 / total).log() + offset.float()
+        return mean[..., :height, :width], log_variance[..., :height, :width]
+
+
+def _blocks(width: int, depth: int, embedding: int) -> nn.ModuleList:
+    return nn.ModuleList(ResidualBlock(width, embedding) for _ in range(depth))

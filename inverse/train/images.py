@@ -1,0 +1,103 @@
+"""Training images: crops of magnitude volumes with random smooth phase, flips, gain and gamma.
+
+Batch number `step` of seed `s` is a function of (s, step) alone: a resumed run sees the same images.
+"""
+
+from __future__ import annotations
+
+import math
+from fnmatch import fnmatch
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from inverse.errors import InputError
+from inverse.train.config import ImagesConfig
+
+
+class CropSampler:
+    """Random complex crops from a folder of HDF5 files, each with one uint8 dataset `volume` (z, y, x).
+
+    Grey value 255 is magnitude 1 / 0.9 x the 99.9th percentile of the volume; the prior's scale follows from it.
+
+    Args:
+        folder: the folder with the files.
+        config: weights per file, crop sizes, augmentation.
+        seed: seed of the stream of batches.
+        complex_: True adds a smooth random phase and returns two channels, False returns the magnitude.
+
+    Raises:
+        InputError: no files, or a file without a volume.
+    """
+
+    def __init__(self, folder: str | Path, config: ImagesConfig, *, seed: int, complex_: bool = True):
+        self.config, self.seed, self.complex = config, seed, complex_
+        files = sorted(Path(folder).glob("*.h5"))
+        if not files:
+            raise InputError(f"{folder}: no .h5 files; give a folder of volumes, one dataset `volume` (z, y, x) each.")
+        self.volumes = [_read_volume(f) for f in files]
+        weights = np.array([_weight(f.name, config.weights) for f in files])
+        self.probability = weights / weights.sum()
+
+    def batch(self, step: int) -> Tensor:
+        """Batch number `step`: (images, channels, side, side), float32."""
+        rng = np.random.default_rng([self.seed, step])
+        shares = np.array([c[2] for c in self.config.crops])
+        side, count, _ = self.config.crops[rng.choice(len(shares), p=shares / shares.sum())]
+        magnitude = torch.from_numpy(np.stack([self._crop(rng, side) for _ in range(count)]))
+        if not self.complex:
+            return magnitude[:, None]
+        phase = torch.from_numpy(np.stack([smooth_phase(rng, side, self.config.phase) for _ in range(count)]))
+        return torch.stack([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)
+
+    def _crop(self, rng: np.random.Generator, side: int) -> np.ndarray:
+        volume = self.volumes[rng.choice(len(self.volumes), p=self.probability)]
+        for _ in range(20):  # crops of mere air teach little: keep one in ten of them
+            z, y, x = (int(rng.integers(max(1, n - s + 1))) for n, s in zip(volume.shape, (1, side, side), strict=True))
+            crop = volume[z, y : y + side, x : x + side]
+            if crop.mean() > 8 or rng.random() < 0.1:
+                break
+        crop = crop.astype(np.float32) / 255
+        crop = np.pad(crop, [(0, side - n) for n in crop.shape])
+        if rng.random() < 0.5:
+            crop = crop[::-1]
+        if rng.random() < 0.5:
+            crop = crop[:, ::-1]
+        if rng.random() < 0.5:
+            crop = crop.T
+        gamma, gain = np.exp(rng.normal(0, self.config.gamma)), np.exp(rng.normal(0, self.config.gain))
+        return np.ascontiguousarray(crop**gamma * gain, dtype=np.float32)
+
+
+def smooth_phase(rng: np.random.Generator, side: int, strength: float) -> np.ndarray:
+    """A smooth random phase (side, side) in radians: bicubic through random values every 24 to 64 pixels, random offset.
+
+    Args:
+        rng: source of the random numbers.
+        side: pixels a side.
+        strength: largest standard deviation of the values, radians.
+    """
+    spacing = rng.uniform(24, 64)
+    knots = max(3, math.ceil(side / spacing) + 1)
+    values = torch.from_numpy(rng.normal(0, strength * rng.random(), (1, 1, knots, knots)).astype(np.float32))
+    phase = F.interpolate(values, size=(side, side), mode="bicubic", align_corners=True)[0, 0].numpy()
+    return phase + np.float32(rng.uniform(0, 2 * math.pi))
+
+
+def _read_volume(path: Path) -> np.ndarray:
+    try:
+        with h5py.File(path) as file:
+            volume = file["volume"][:]
+    except (OSError, KeyError) as error:
+        raise InputError(f"{path}: no readable dataset `volume` ({error}); remove or repair the file.") from error
+    if volume.ndim != 3 or volume.dtype != np.uint8:
+        raise InputError(f"{path}: volume is {volume.dtype} {volume.shape}; expected uint8 (z, y, x).")
+    return volume
+
+
+def _weight(name: str, weights: dict[str, float]) -> float:
+    return next((w for pattern, w in weights.items() if fnmatch(name, pattern)), 1.0)
