@@ -1,0 +1,63 @@
+"""Methods by name, and the choice that `method="auto"` makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from inverse.errors import InputError
+from inverse.priors.base import Denoiser
+from inverse.samplers.dds import DDS
+from inverse.samplers.diffusion import DiffusionSampler
+from inverse.samplers.grids import ddpm_linear
+from inverse.samplers.integrators import DDIM
+from inverse.samplers.learned_covariance import LearnedCovariance
+
+
+def dds(steps: int = 20) -> DiffusionSampler:
+    """DDS with the noise-aware gamma, the conditioned noise direction and ancestral steps."""
+    return DiffusionSampler(DDS(), DDIM(eta=1.0), steps)
+
+
+def dds_published(steps: int = 50) -> DiffusionSampler:
+    """DDS with the constants of its authors: gamma 5, five iterations, eta 0.85, the unconditioned noise direction.
+
+    Its grid is the linear-beta DDPM schedule, whose largest level is 157: for a prior trained on less, use `dds`.
+    """
+    integrator = DDIM(eta=0.85, convention="dds", direction="unconditioned")
+    return DiffusionSampler(DDS(gamma=5.0, iterations=5, rtol=0.0), integrator, grid=tuple(ddpm_linear(steps).tolist()))
+
+
+def learned_covariance(steps: int = 20) -> DiffusionSampler:
+    """Learned covariance with the innovation, and ancestral steps through draws of x0 (error bars that hold)."""
+    return DiffusionSampler(LearnedCovariance(), DDIM(eta=1.0), steps)
+
+
+METHODS: dict[str, Callable[[], DiffusionSampler]] = {
+    "learned-covariance": learned_covariance,
+    "dds": dds,
+    "dds-published": dds_published,
+}
+
+
+def choose(method: str | DiffusionSampler, prior: Denoiser) -> tuple[DiffusionSampler, str]:
+    """The sampler of a name, and why it was chosen.
+
+    "auto" takes the learned covariance: it is DDS where the prior states neither variance nor spectrum, and better
+    where it does (experiments/results/mri.md, experiments/results/exactness.md).
+
+    Args:
+        method: a sampler, a name of `METHODS`, or "auto".
+        prior: the prior.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if not isinstance(method, str):
+        return method, "given"
+    if method == "auto":
+        known = [n for n, has in (("variance", prior.moments), ("spectrum", prior.calibration)) if has is not None]
+        stated = " and ".join(known) or "neither variance nor spectrum"
+        return learned_covariance(), f"auto: learned covariance, the prior states {stated}"
+    if method not in METHODS:
+        raise InputError(f"method {method!r}: unknown; choose auto, {', '.join(METHODS)} or give a sampler.")
+    return METHODS[method](), "by name"

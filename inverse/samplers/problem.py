@@ -1,0 +1,97 @@
+"""A problem: data, operator and noise level, checked once; what conditionings receive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from inverse.linalg.inner import norm
+from inverse.operators.base import LinearOperator
+
+
+@dataclass
+class Work:
+    """What a run has cost so far, per sample.
+
+    Attributes:
+        nfe: network evaluations.
+        grams: applications of A^H A; an A or an A^H alone counts one half.
+        cg_iterations: iterations of conjugate gradients, summed over steps; kept on the device until read.
+    """
+
+    nfe: int = 0
+    grams: float = 0.0
+    cg_iterations: Tensor | int = 0
+
+    def count_cg(self, iterations: Tensor) -> None:
+        """Add the largest number of iterations of a batch."""
+        self.cg_iterations = self.cg_iterations + iterations.max()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """y = A x + sigma_y n, with A^H y computed once; loops need A^H A only.
+
+    Attributes:
+        operator: the linear operator A.
+        y: the data (items, *out_shape).
+        sigma_y: noise level per real component; 0 makes the data exact.
+        adjoint_y: A^H y restricted to the support (items, *in_shape).
+        energy: ||y||^2 per item (items,), double precision.
+        support: where the image may differ from 0 (*in_shape), bool, or None.
+        work: counters of what was spent.
+    """
+
+    operator: LinearOperator
+    y: Tensor
+    sigma_y: float
+    adjoint_y: Tensor
+    energy: Tensor
+    support: Tensor | None
+    work: Work = field(default_factory=Work)
+
+    @classmethod
+    def build(cls, operator: LinearOperator, y: Tensor, sigma_y: float) -> Problem:
+        """Bundle checked parts; values of y that were not measured are set to 0."""
+        if operator.weights is not None:
+            y = y * operator.weights.to(y.dtype.to_real())
+        support = operator.support
+        adjoint = operator.H(y)
+        if support is not None:
+            adjoint = adjoint * support
+        return cls(operator, y, sigma_y, adjoint, norm(y.to(_double(y.dtype))) ** 2, support)
+
+    def take(self, rows: Sequence[int]) -> Problem:
+        """The problem whose items are the given rows of this one, with counters of its own."""
+        index = torch.as_tensor(list(rows), device=self.y.device)
+        return replace(self, y=self.y[index], adjoint_y=self.adjoint_y[index], energy=self.energy[index], work=Work())
+
+    def restrict(self, x: Tensor) -> Tensor:
+        """x on the support of the operator, 0 elsewhere: there the data say nothing."""
+        return x if self.support is None else x * self.support
+
+    def gram(self, x: Tensor) -> Tensor:
+        """A^H A x on the support."""
+        self.work.grams += 1
+        return self.restrict(self.operator.gram(x))
+
+    def residual_energy(self, x: Tensor, gram_x: Tensor) -> Tensor:
+        """||y - A x||^2 per item from A^H y and A^H A x alone, double precision: no k-space tensor in the loop."""
+        wide = _double(x.dtype)
+        x = x.to(wide)
+        product = (x.conj() * (gram_x - 2 * self.adjoint_y).to(wide)).real
+        return self.energy + product.flatten(1).sum(1)
+
+    def residual(self, x: Tensor) -> Tensor:
+        """||A x - y|| / (sigma_y sqrt(m)) per item, m real measured numbers; near 1 is right. Infinite for sigma_y = 0."""
+        misfit = self.operator(x) - self.y
+        if self.operator.weights is not None:
+            misfit = misfit * self.operator.weights.to(misfit.dtype.to_real())
+        return norm(misfit) / (self.sigma_y * self.operator.measurements**0.5)
+
+
+def _double(dtype: torch.dtype) -> torch.dtype:
+    return torch.complex128 if dtype.is_complex else torch.float64

@@ -1,0 +1,185 @@
+"""`solve`: one call from data, operator and prior to an image with an error bar."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from inverse.errors import InputError, check_positive, check_tensor, check_trailing_shape
+from inverse.linalg.cg import cg
+from inverse.operators.base import LinearOperator
+from inverse.priors.base import Denoiser
+from inverse.priors.files import load
+from inverse.progress import progress as show_progress
+from inverse.samplers.diffusion import DiffusionSampler
+from inverse.samplers.methods import choose
+from inverse.samplers.problem import Problem
+from inverse.samplers.solution import Solution
+
+RESIDUAL_RANGE = (0.8, 1.25)
+"""A residual outside is reported: noise level, operator or prior do not fit the data."""
+
+
+def solve(
+    y: Tensor,
+    operator: LinearOperator,
+    prior: Denoiser | str = "brain-mr",
+    method: str | DiffusionSampler = "auto",
+    *,
+    noise: float | None = None,
+    samples: int = 1,
+    steps: int | None = None,
+    seed: int = 0,
+    scale: float | str = "auto",
+    batch: int | None = None,
+    progress: bool | None = None,
+    callback: Callable[[int, float, Tensor], None] | None = None,
+) -> Solution:
+    """Reconstruct x from y = A x + noise: samples of p(x | y), their mean, error bar and cost.
+
+    Args:
+        y: the data (*batch, *operator.out_shape).
+        operator: A, a linear operator.
+        prior: a prior, or the name of a shipped one.
+        method: a sampler or a name: "auto", "learned-covariance", "dds", "dds-published".
+        noise: standard deviation of the noise per real component of y, in the units of y; 0 makes the data exact; None
+            estimates it (and says so in `Solution.info`).
+        samples: how many samples; two or more give an error bar.
+        steps: network evaluations per sample; None keeps the method's own number.
+        seed: sample i of seed s is the same whatever the batch.
+        scale: the image is divided by it before the prior sees it; "auto" brings its 99.9th percentile to the prior's.
+        batch: images per network call; None chooses from free memory.
+        progress: True or False; None shows a bar when it takes more than two seconds.
+        callback: called with (step, sigma, estimate of x0) after every step.
+
+    Returns:
+        A `Solution`; samples are (samples, *batch, *operator.in_shape), in the units of the data.
+
+    Raises:
+        InputError: something does not fit; before the first network evaluation.
+        SamplingError: NaN or Inf appeared while sampling.
+    """
+    prior = load(prior, device=operator.device) if isinstance(prior, str) else prior.to(operator.device)
+    _check(y, operator, prior, samples, batch)
+    sampler, reason = choose(method, prior)
+    if steps is not None:
+        sampler = sampler.with_steps(steps)
+    lead = y.shape[: y.ndim - len(operator.out_shape)]
+    rows = y.reshape(math.prod(lead), *operator.out_shape)
+    if len(rows) == 0:
+        raise InputError(f"y: shape {tuple(y.shape)} holds no data; give at least one item.")
+    sigma_y = estimate_noise(rows, operator) if noise is None else float(noise)
+    check_positive("noise", sigma_y, zero=True)
+    factor = _scale(rows, operator, prior, sigma_y) if scale == "auto" else float(scale)  # type: ignore[arg-type]
+    check_positive("scale", factor)
+    problem = Problem.build(operator, rows / factor, sigma_y / factor)
+    total = sampler.evaluations() * samples * len(rows)
+    rescaled = None if callback is None else (lambda step, sigma, x0: callback(step, sigma * factor, x0 * factor))
+    with show_progress("solve", total, progress) as bar:
+        solution = sampler.run(
+            problem,
+            prior,
+            samples=samples,
+            seed=seed,
+            batch=batch or _batch(operator, samples * len(rows)),
+            progress=bar,
+            callback=rescaled,
+        )
+    notes = solution.info.get("notes", []) + _remarks(solution, sigma_y)
+    info = {**solution.info, "why": reason, "noise": sigma_y, "noise_estimated": noise is None, "scale": factor}
+    return replace(
+        solution,
+        samples=(solution.samples * factor).reshape(samples, *lead, *operator.in_shape),
+        residual=solution.residual.reshape(samples, *lead),
+        info={**info, "notes": notes, "torch": torch.__version__},
+    )
+
+
+def estimate_noise(y: Tensor, operator: LinearOperator) -> float:
+    """Standard deviation of the noise per real component, from what no image can explain.
+
+    x = (A^H A + t I)^-1 A^H y leaves the residual (I - H) y; for white noise E ||(I - H) e||^2 is found with one probe.
+    Errors of the operator count as noise, as they should. Works where there are more data than unknowns.
+
+    Args:
+        y: the data (items, *out_shape).
+        operator: A.
+
+    Raises:
+        InputError: as many unknowns as data: the residual says nothing.
+    """
+    weights = 1.0 if operator.weights is None else operator.weights
+    generator = torch.Generator().manual_seed(0)
+    parts = torch.randn(1, *operator.out_shape, 2, generator=generator)
+    probe = torch.view_as_complex(parts) if y.is_complex() else parts[..., 0]
+    probe = probe.to(y) * weights
+    tikhonov = 1e-3 * operator.norm() ** 2
+    rest = _unexplained(probe, operator, tikhonov)
+    share = float((rest.abs() ** 2).sum()) / operator.measurements
+    if share < 0.05:
+        raise InputError(
+            "noise: cannot be estimated, the operator has about as many unknowns as data; give noise=, the standard "
+            "deviation per real component."
+        )
+    energy = (_unexplained(y * weights, operator, tikhonov).abs() ** 2).flatten(1).sum(1)
+    return math.sqrt(float(energy.median()) / (operator.measurements * share))
+
+
+def _unexplained(y: Tensor, operator: LinearOperator, tikhonov: float) -> Tensor:
+    """(I - H) y, H the data that the regularised least-squares image explains, on measured positions."""
+    x = cg(lambda v: operator.gram(v) + tikhonov * v, operator.H(y), rtol=1e-4, max_iterations=100).x
+    return y - operator(x)
+
+
+def _scale(y: Tensor, operator: LinearOperator, prior: Denoiser, sigma_y: float) -> float:
+    """What brings the 99.9th percentile of a quick regularised reconstruction to the prior's."""
+    if prior.peak is None:
+        return 1.0
+    tikhonov = 0.02 * operator.norm() ** 2
+    x = cg(lambda v: operator.gram(v) + tikhonov * v, operator.H(y), rtol=1e-2, max_iterations=15).x
+    magnitude = x.abs() if operator.support is None else x.abs()[:, operator.support]
+    peak = float(torch.quantile(magnitude.flatten(1).float(), 0.999, dim=1).median()) if magnitude.numel() else 0.0
+    if not peak > 0:
+        raise InputError("y: holds no signal (all zero where it was measured); check the file and the mask.")
+    return peak / prior.peak
+
+
+def _batch(operator: LinearOperator, wanted: int) -> int:
+    """Images per network call that fit in a quarter of the free memory."""
+    pixels = math.prod(operator.in_shape)
+    needed = 64 * math.prod(operator.out_shape) + 4096 * pixels  # data-step tensors, network activations
+    device = operator.device
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(wanted, free // (4 * needed)))
+
+
+def _check(y: Tensor, operator: LinearOperator, prior: Denoiser, samples: int, batch: int | None) -> None:
+    if not getattr(operator, "linear", False):
+        raise InputError(f"operator: expected a linear operator, got {operator!r}; this method needs its adjoint.")
+    check_tensor("y", y, complex_=operator.out_dtype.is_complex)
+    check_trailing_shape("y", y, operator.out_shape, "the operator's data")
+    if y.dtype != operator.out_dtype or y.device != operator.device:
+        raise InputError(
+            f"y: is {y.dtype} on {y.device}, the operator takes {operator.out_dtype} on {operator.device}; use y.to(...)."
+        )
+    if samples < 1 or (batch is not None and batch < 1):
+        raise InputError(f"samples and batch: expected at least 1, got {samples} and {batch}.")
+    prior.check_image(operator.in_shape, operator.in_dtype)
+
+
+def _remarks(solution: Solution, sigma_y: float) -> list[str]:
+    if sigma_y == 0:
+        return []
+    residual = float(solution.residual.mean())
+    if RESIDUAL_RANGE[0] <= residual <= RESIDUAL_RANGE[1]:
+        return []
+    likely = "the noise is set too high" if residual < 1 else "the noise is set too low, or maps or model do not fit"
+    return [f"residual {residual:.2f} of the noise level, near 1 is right: {likely}"]
