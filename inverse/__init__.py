@@ -3,12 +3,14 @@
 from inverse import data, linalg, metrics, operators, priors, samplers
 from inverse.calibrate import calibrate
 from inverse.errors import InputError, SamplingError
+from inverse.noise import AtMost
 from inverse.samplers.solution import Solution
 from inverse.solve import solve
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AtMost",
     "InputError",
     "SamplingError",
     "Solution",

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from inverse.errors import InputError, check_positive, check_tensor, check_trailing_shape
 from inverse.linalg.cg import cg
+from inverse.noise import AtMost, estimate_noise, refine_noise
 from inverse.operators.base import LinearOperator
 from inverse.priors.base import Denoiser
 from inverse.priors.files import load
@@ -31,7 +32,7 @@ def solve(
     prior: Denoiser | str = "brain-mr",
     method: str | DiffusionSampler = "auto",
     *,
-    noise: float | None = None,
+    noise: float | AtMost | None = None,
     samples: int = 1,
     steps: int | None = None,
     seed: int = 0,
@@ -47,12 +48,13 @@ def solve(
         operator: A, a linear operator.
         prior: a prior, or the name of a shipped one.
         method: a sampler or a name: "auto", "learned-covariance", "dds", "dds-published".
-        noise: standard deviation of the noise per real component of y, in the units of y; 0 makes the data exact; None
-            estimates it (and says so in `Solution.info`).
+        noise: standard deviation of the noise per real component of y, in the units of y; 0 makes the data exact.
+            `AtMost(bound)` refines a bound by short pilot runs, None takes the bound from the data (`inverse.noise`).
         samples: how many samples; two or more give an error bar.
         steps: network evaluations per sample; None keeps the method's own number.
         seed: sample i of seed s is the same whatever the batch.
-        scale: the image is divided by it before the prior sees it; "auto" brings its 99.9th percentile to the prior's.
+        scale: "auto" or a number: the image is divided by it before the prior sees it; "auto" brings its
+            99.9th percentile to the prior's.
         batch: images per network call; None chooses from free memory.
         progress: True or False; None shows a bar when it takes more than two seconds.
         callback: called with (step, sigma, estimate of x0) after every step.
@@ -73,14 +75,16 @@ def solve(
     rows = y.reshape(math.prod(lead), *operator.out_shape)
     if len(rows) == 0:
         raise InputError(f"y: shape {tuple(y.shape)} holds no data; give at least one item.")
-    sigma_y = estimate_noise(rows, operator) if noise is None else float(noise)
+    bound = AtMost(estimate_noise(rows, operator)) if noise is None else noise
+    sigma_y = bound.value if isinstance(bound, AtMost) else float(bound)
     check_positive("noise", sigma_y, zero=True)
-    factor = _scale(rows, operator, prior, sigma_y) if scale == "auto" else float(scale)  # type: ignore[arg-type]
+    factor = _scale(rows, operator, prior) if isinstance(scale, str) else float(scale)
     check_positive("scale", factor)
     problem = Problem.build(operator, rows / factor, sigma_y / factor)
-    total = sampler.evaluations() * samples * len(rows)
+    if isinstance(bound, AtMost):
+        problem = Problem.build(operator, problem.y, refine_noise(problem, prior))
     rescaled = None if callback is None else (lambda step, sigma, x0: callback(step, sigma * factor, x0 * factor))
-    with show_progress("solve", total, progress) as bar:
+    with show_progress("solve", sampler.evaluations() * samples * len(rows), progress) as bar:
         solution = sampler.run(
             problem,
             prior,
@@ -90,53 +94,17 @@ def solve(
             progress=bar,
             callback=rescaled,
         )
-    notes = solution.info.get("notes", []) + _remarks(solution, sigma_y)
-    info = {**solution.info, "why": reason, "noise": sigma_y, "noise_estimated": noise is None, "scale": factor}
+    facts = {"why": reason, "noise": problem.sigma_y * factor, "noise_given": not isinstance(bound, AtMost)}
+    notes = solution.info.get("notes", []) + _remarks(solution, problem.sigma_y)
     return replace(
         solution,
         samples=(solution.samples * factor).reshape(samples, *lead, *operator.in_shape),
         residual=solution.residual.reshape(samples, *lead),
-        info={**info, "notes": notes, "torch": torch.__version__},
+        info={**solution.info, **facts, "scale": factor, "notes": notes, "torch": torch.__version__},
     )
 
 
-def estimate_noise(y: Tensor, operator: LinearOperator) -> float:
-    """Standard deviation of the noise per real component, from what no image can explain.
-
-    x = (A^H A + t I)^-1 A^H y leaves the residual (I - H) y; for white noise E ||(I - H) e||^2 is found with one probe.
-    Errors of the operator count as noise, as they should. Works where there are more data than unknowns.
-
-    Args:
-        y: the data (items, *out_shape).
-        operator: A.
-
-    Raises:
-        InputError: as many unknowns as data: the residual says nothing.
-    """
-    weights = 1.0 if operator.weights is None else operator.weights
-    generator = torch.Generator().manual_seed(0)
-    parts = torch.randn(1, *operator.out_shape, 2, generator=generator)
-    probe = torch.view_as_complex(parts) if y.is_complex() else parts[..., 0]
-    probe = probe.to(y) * weights
-    tikhonov = 1e-3 * operator.norm() ** 2
-    rest = _unexplained(probe, operator, tikhonov)
-    share = float((rest.abs() ** 2).sum()) / operator.measurements
-    if share < 0.05:
-        raise InputError(
-            "noise: cannot be estimated, the operator has about as many unknowns as data; give noise=, the standard "
-            "deviation per real component."
-        )
-    energy = (_unexplained(y * weights, operator, tikhonov).abs() ** 2).flatten(1).sum(1)
-    return math.sqrt(float(energy.median()) / (operator.measurements * share))
-
-
-def _unexplained(y: Tensor, operator: LinearOperator, tikhonov: float) -> Tensor:
-    """(I - H) y, H the data that the regularised least-squares image explains, on measured positions."""
-    x = cg(lambda v: operator.gram(v) + tikhonov * v, operator.H(y), rtol=1e-4, max_iterations=100).x
-    return y - operator(x)
-
-
-def _scale(y: Tensor, operator: LinearOperator, prior: Denoiser, sigma_y: float) -> float:
+def _scale(y: Tensor, operator: LinearOperator, prior: Denoiser) -> float:
     """What brings the 99.9th percentile of a quick regularised reconstruction to the prior's."""
     if prior.peak is None:
         return 1.0

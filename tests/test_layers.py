@@ -10,8 +10,8 @@ PACKAGE = ROOT / "inverse"
 
 # Top to bottom. A module imports from rows below its own, and from its row-mates unless the row is in INDEPENDENT.
 LAYERS = (
-    ("cli", "plot", "report"),
-    ("solve", "train", "calibrate", "testing"),
+    ("cli", "commands", "plot", "report"),
+    ("solve", "noise", "acquisition", "reconstruct", "train", "calibrate", "testing"),
     ("samplers",),
     ("priors", "operators", "data"),
     ("linalg", "metrics", "errors", "random", "progress"),

@@ -21,6 +21,10 @@ class Factor(Protocol):
         """L^H x."""
         ...
 
+    def balance(self, noise_variance: float, density: float) -> Tensor | float:
+        """Diagonal s such that s (v I + L^H A^H A L) s is near the identity, A^H A being about `density` I."""
+        ...
+
 
 def correction(
     problem: Problem,
@@ -35,7 +39,8 @@ def correction(
 ) -> Tensor:
     """C A^H (A C A^H + v I)^-1 (y - A mean), v the noise variance, in the symmetric form with a unit-scale unknown.
 
-    L z with (v I + L^H A^H A L) z = L^H (A^H y - A^H A mean): v = 0 is a limit that works (projection).
+    L z with (v I + L^H A^H A L) z = L^H (A^H y - A^H A mean): v = 0 is a limit that works (projection). The diagonal
+    scaling z = s w is a Jacobi preconditioner that keeps the system symmetric.
 
     Args:
         problem: data and operator.
@@ -50,12 +55,12 @@ def correction(
     misfit = problem.adjoint_y - gram_mean
     if data_noise is not None:
         misfit = misfit - data_noise
-    right = factor.adjoint(misfit)
+    s = factor.balance(noise_variance, problem.density)
     solved = cg(
-        lambda z: noise_variance * z + factor.adjoint(problem.gram(factor.apply(z))),
-        right,
+        lambda w: noise_variance * s**2 * w + s * factor.adjoint(problem.gram(factor.apply(s * w))),
+        s * factor.adjoint(misfit),
         rtol=rtol,
         max_iterations=iterations,
     )
     problem.work.count_cg(solved.iterations)
-    return factor.apply(solved.x)
+    return factor.apply(s * solved.x)

@@ -35,6 +35,10 @@ class Isotropic:
         """r x."""
         return self.std * x
 
+    def balance(self, noise_variance: float, density: float) -> float:
+        """1: a multiple of the identity needs no scaling."""
+        return 1.0
+
 
 @dataclass(frozen=True)
 class DDS:

@@ -18,13 +18,15 @@ from inverse.samplers.grids import check_grid, karras
 from inverse.samplers.integrators import DDIM, Integrator
 from inverse.samplers.problem import Problem
 from inverse.samplers.solution import Solution, Stats
+from inverse.samplers.start import from_data, from_noise
 
+STARTS = {"data": from_data, "noise": from_noise}
 Callback = Callable[[int, float, Tensor], None]
 
 
 @dataclass(frozen=True)
 class DiffusionSampler:
-    """Posterior sampling: x starts as noise; at each level the conditioning estimates x0, the integrator moves on.
+    """Posterior sampling: x starts at the largest noise level; at each level the conditioning estimates x0, the integrator moves on.
 
         for sigma, sigma_next in the grid:
             estimate = conditioning.estimate(problem, prior, x, sigma)
@@ -35,6 +37,7 @@ class DiffusionSampler:
         integrator: how x is carried to the next level.
         steps: network evaluations, where no grid is given.
         grid: decreasing noise levels, the last may be 0; None takes `default_grid(prior, steps)`.
+        start: "data" starts from a coarse image drawn given the data plus noise, "noise" from noise alone.
 
     Raises:
         InputError: steps below 1, or a grid that does not decrease.
@@ -44,10 +47,13 @@ class DiffusionSampler:
     integrator: Integrator = field(default_factory=DDIM)
     steps: int = 20
     grid: tuple[float, ...] | None = None
+    start: str = "data"
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise InputError(f"steps: expected at least 1, got {self.steps}.")
+        if self.start not in STARTS:
+            raise InputError(f"start: expected one of {', '.join(STARTS)}, got {self.start!r}.")
         if self.grid is not None:
             levels = torch.as_tensor(self.grid, dtype=torch.float64)
             check_grid(levels)
@@ -148,7 +154,7 @@ class _Run:
         device, dtype = problem.adjoint_y.device, problem.adjoint_y.dtype
         random = SampleRandom(self.seed, jobs, device)
         shape = problem.adjoint_y.shape[1:]
-        x = random.normal(shape, dtype=dtype) * self.levels[0]
+        x = STARTS[self.sampler.start](problem, self.prior, self.levels[0], random)
         curve: list[Tensor] = []
         for step, (sigma, sigma_next) in enumerate(zip(self.levels, self.levels[1:], strict=False)):
             final = step == len(self.levels) - 2

@@ -9,57 +9,26 @@ a stationary Gaussian prior. No gradient through the network, one transform more
 The innovation y - A D of a sampler that is right has covariance A C A^H + sigma_y^2 I at every level; C is scaled, per
 sample and step, by k = (||y - A D||^2 - m sigma_y^2) / ||A L n||^2, n ~ N(0, I), which is near 1 when all fits.
 
-With `draw`, x0 is a draw from N(D_y, C_y), C_y the covariance after the data, by one perturbed solve:
-
-    x0 = D + e0 + C A^H (A C A^H + sigma_y^2 I)^-1 (y - A (D + e0) - e1),   e0 ~ N(0, C),  e1 ~ N(0, sigma_y^2 I)
-
-An ancestral step through it is exact for a Gaussian at any number of steps.
+With `draw`, x0 is a draw from N(D_y, C_y), C_y the covariance after the data (`inverse.samplers.covariance.draw`); an
+ancestral step through it is exact for a Gaussian at any number of steps.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from inverse.errors import InputError
-from inverse.linalg.transforms import Modes
 from inverse.priors.base import Denoiser
 from inverse.random import SampleRandom
 from inverse.samplers.conditioning import Estimate
+from inverse.samplers.covariance import CovarianceFactor, draw, modes_of
 from inverse.samplers.data_step import correction
 from inverse.samplers.problem import Problem
 
 INNOVATION_RANGE = (0.5, 16.0)
-
-
-@dataclass(frozen=True)
-class CovarianceFactor:
-    """L = S V^(1/2) F^H diag(c_k^(1/2)), S the support; z lives in the modes, so that each way costs one transform.
-
-    Args:
-        modes: the transform F.
-        std: V^(1/2) on the support, broadcastable to the image (items, *in_shape).
-        gain: c_k^(1/2) (H, W).
-    """
-
-    modes: Modes
-    std: Tensor
-    gain: Tensor
-
-    def apply(self, z: Tensor) -> Tensor:
-        """L z."""
-        return self.std * self.modes.inverse(self.gain * z)
-
-    def adjoint(self, x: Tensor) -> Tensor:
-        """L^H x."""
-        return self.gain * self.modes.forward(self.std * x)
-
-    def scaled(self, k: Tensor) -> CovarianceFactor:
-        """The factor of k C, k one number per item."""
-        return CovarianceFactor(self.modes, self.std * k.sqrt().reshape(-1, *(1,) * (self.std.ndim - 1)), self.gain)
 
 
 @dataclass(frozen=True)
@@ -92,24 +61,19 @@ class LearnedCovariance:
     ) -> Estimate:
         """D_y, or a draw around it, and D at one noise level; one network evaluation."""
         denoised, factor = prior_gaussian(problem, prior, x, sigma)
-        noise = problem.sigma_y**2
         gram = problem.gram(denoised)
         k = None
         if self.innovation:
             k = innovation(problem, denoised, gram, factor, random)
             factor = factor.scaled(k)
-        mean, data_noise = denoised, None
         if self.draw_last if final else self.draw:
-            mean = denoised + factor.apply(_white(random, x))
-            gram = problem.gram(mean)
-            if noise > 0:
-                e1 = random.normal(problem.y.shape[1:], dtype=problem.y.dtype) * problem.sigma_y
-                data_noise = problem.restrict(problem.operator.H(e1))
-                problem.work.grams += 0.5
-        step = correction(
-            problem, mean, gram, factor, noise, iterations=self.iterations, rtol=self.rtol, data_noise=data_noise
-        )
-        return Estimate(mean + step, denoised, k)
+            x0 = draw(problem, denoised, factor, random, iterations=self.iterations, rtol=self.rtol)
+        else:
+            noise = problem.sigma_y**2
+            x0 = denoised + correction(
+                problem, denoised, gram, factor, noise, iterations=self.iterations, rtol=self.rtol
+            )
+        return Estimate(x0, denoised, k)
 
 
 def prior_gaussian(problem: Problem, prior: Denoiser, x: Tensor, sigma: float) -> tuple[Tensor, CovarianceFactor]:
@@ -125,7 +89,7 @@ def prior_gaussian(problem: Problem, prior: Denoiser, x: Tensor, sigma: float) -
         denoised, std = prior.denoise(x, sigma), x.real.new_full((1, *x.shape[-2:]), prior.mse(sigma) ** 0.5)
     if std.ndim < x.ndim:
         std = std.unsqueeze(-3)
-    modes = _modes(tuple(x.shape[-2:]), x.dtype, x.device)
+    modes = modes_of(x)
     if prior.calibration is not None:
         gain = prior.calibration.power_map(sigma, modes.radius).sqrt()
     else:
@@ -145,17 +109,8 @@ def innovation(
         factor: L.
         random: source of the probe n.
     """
-    probe = factor.apply(_white(random, denoised))
+    probe = factor.apply(random.normal(denoised.shape[1:], dtype=denoised.dtype))
     expected = (probe.conj() * problem.gram(probe)).real.double().flatten(1).sum(1)
     noise = problem.operator.measurements * problem.sigma_y**2
     excess = problem.residual_energy(denoised, gram) - noise
     return (excess / expected.clamp(min=torch.finfo(torch.float64).tiny)).clamp(*INNOVATION_RANGE).to(probe.real.dtype)
-
-
-def _white(random: SampleRandom, like: Tensor) -> Tensor:
-    return random.normal(like.shape[1:], dtype=like.dtype)
-
-
-@lru_cache(maxsize=8)
-def _modes(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Modes:
-    return Modes(shape, dtype, device)

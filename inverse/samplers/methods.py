@@ -24,7 +24,8 @@ def dds_published(steps: int = 50) -> DiffusionSampler:
     Its grid is the linear-beta DDPM schedule, whose largest level is 157: for a prior trained on less, use `dds`.
     """
     integrator = DDIM(eta=0.85, convention="dds", direction="unconditioned")
-    return DiffusionSampler(DDS(gamma=5.0, iterations=5, rtol=0.0), integrator, grid=tuple(ddpm_linear(steps).tolist()))
+    grid = tuple(ddpm_linear(steps).tolist())
+    return DiffusionSampler(DDS(gamma=5.0, iterations=5, rtol=0.0), integrator, grid=grid, start="noise")
 
 
 def learned_covariance(steps: int = 20) -> DiffusionSampler:

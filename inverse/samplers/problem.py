@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from inverse.linalg.inner import norm
+from inverse.linalg.inner import inner, norm
 from inverse.operators.base import LinearOperator
+from inverse.random import SampleRandom
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Problem:
         adjoint_y: A^H y restricted to the support (items, *in_shape).
         energy: ||y||^2 per item (items,), double precision.
         support: where the image may differ from 0 (*in_shape), bool, or None.
+        density: trace of A^H A per unknown, by one random probe; for preconditioning.
         work: counters of what was spent.
     """
 
@@ -51,6 +53,7 @@ class Problem:
     adjoint_y: Tensor
     energy: Tensor
     support: Tensor | None
+    density: float
     work: Work = field(default_factory=Work)
 
     @classmethod
@@ -62,7 +65,8 @@ class Problem:
         adjoint = operator.H(y)
         if support is not None:
             adjoint = adjoint * support
-        return cls(operator, y, sigma_y, adjoint, norm(y.to(_double(y.dtype))) ** 2, support)
+        energy = norm(y.to(_double(y.dtype))) ** 2
+        return cls(operator, y, sigma_y, adjoint, energy, support, _density(operator))
 
     def take(self, rows: Sequence[int]) -> Problem:
         """The problem whose items are the given rows of this one, with counters of its own."""
@@ -91,6 +95,13 @@ class Problem:
         if self.operator.weights is not None:
             misfit = misfit * self.operator.weights.to(misfit.dtype.to_real())
         return norm(misfit) / (self.sigma_y * self.operator.measurements**0.5)
+
+
+def _density(operator: LinearOperator) -> float:
+    probe = SampleRandom(0, [0], operator.device).normal(operator.in_shape, dtype=operator.in_dtype)
+    if operator.support is not None:
+        probe = probe * operator.support
+    return float(inner(probe, operator.gram(probe)).sum() / (norm(probe) ** 2).sum())
 
 
 def _double(dtype: torch.dtype) -> torch.dtype:
