@@ -1,0 +1,143 @@
+"""Conjugate gradients for Hermitian positive (semi)definite systems, every sample on its own."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inverse.errors import InputError
+from inverse.linalg.inner import flat_real, unflat_real
+
+
+class Status(enum.Enum):
+    """How an iteration ended; the value is the sentence to show."""
+
+    CONVERGED = "The residual is below the tolerance."
+    MAX_ITERATIONS = "The iteration limit was reached before the tolerance."
+    NOT_POSITIVE = "The operator is not positive definite: <p, A p> <= 0 for a search direction p."
+    NOT_FINITE = "NaN or Inf appeared in the right-hand side, in the start or in the operator's output."
+
+
+# Order of severity; a tensor of positions travels on the device, the words are looked up on request only.
+_ORDER = tuple(Status)
+_MAX_ITERATIONS, _NOT_POSITIVE, _NOT_FINITE = 1, 2, 3
+
+
+@dataclass(frozen=True)
+class CGResult:
+    """Result of `cg`.
+
+    Attributes:
+        x: solution, shape of b; of a sample that failed, the last good iterate.
+        iterations: iterations each sample made, integer tensor (*batch).
+        residual: ||b - A x|| / ||b|| per sample by CG's recursion, real tensor (*batch).
+        codes: position of each sample's Status in `tuple(Status)`, integer tensor (*batch).
+    """
+
+    x: Tensor
+    iterations: Tensor
+    residual: Tensor
+    codes: Tensor
+
+    @property
+    def status(self) -> Status:
+        """The worst status of the batch; reads from the device."""
+        return _ORDER[int(self.codes.max())] if self.codes.numel() else Status.CONVERGED
+
+    @property
+    def statuses(self) -> list[Status]:
+        """Status of every sample, batch dimensions flattened; reads from the device."""
+        return [_ORDER[code] for code in self.codes.flatten().tolist()]
+
+
+@torch.no_grad()
+def cg(
+    apply: Callable[[Tensor], Tensor],
+    b: Tensor,
+    x0: Tensor | None = None,
+    *,
+    batch_dims: int = 1,
+    rtol: float = 1e-3,
+    max_iterations: int = 30,
+    check_every: int | None = None,
+) -> CGResult:
+    """Solve A x = b by conjugate gradients with own step sizes and own stopping per sample.
+
+    A sample that has converged is frozen, so its result does not depend on what else is in the batch nor on
+    `check_every`. Real and complex systems alike: the inner product is Re<a, b>.
+
+    Args:
+        apply: x -> A x, Hermitian positive (semi)definite, sample by sample; receives and returns the shape of b.
+        b: right-hand side (*batch, *shape), real or complex.
+        x0: start, shape of b; costs one application. None starts from zero and saves it.
+        batch_dims: how many leading dimensions count the samples, default 1; 0 for one sample without batch.
+        rtol: stop a sample when ||b - A x|| <= rtol ||b||; default 1e-3, below what a data step can use.
+        max_iterations: limit per sample, default 30; 0 returns the start.
+        check_every: iterations between looks at the device for "all samples done"; default 1 on the CPU, 4 elsewhere.
+
+    Returns:
+        CGResult. For b = 0 the tolerance refers to the first residual.
+
+    Raises:
+        InputError: shapes or kinds of number of b and x0 differ.
+
+    Notes:
+        Not differentiable; at most max_iterations applications, one more with x0. Scalars in the real dtype of b.
+
+    Reference: Hestenes and Stiefel, "Methods of conjugate gradients for solving linear systems", J. Res. NBS 49,
+    1952, section 3.
+    """
+    _check_start(b, x0)
+    check_every = check_every or (1 if b.device.type == "cpu" else 4)
+    rhs = flat_real(b, batch_dims)
+    x = torch.zeros_like(rhs) if x0 is None else flat_real(x0, batch_dims).clone()
+    r = rhs if x0 is None else rhs - flat_real(apply(x0), batch_dims)
+    rr, bb = _dot(r, r), _dot(rhs, rhs)
+    scale = torch.where(bb > 0, bb, rr)
+    threshold = rtol**2 * scale
+    failed = torch.where(torch.isfinite(rr) & torch.isfinite(bb), 0, _NOT_FINITE)
+    active = (failed == 0) & (rr > threshold)
+    iterations = torch.zeros_like(failed)
+    r = torch.where((failed == 0).unsqueeze(-1), r, 0)  # else 0 * NaN would reach x
+    p = r.clone()
+    for k in range(max_iterations):
+        if k % check_every == 0 and not bool(active.any()):
+            break
+        # apply may return its argument (identity): nothing below writes into q.
+        q = flat_real(apply(unflat_real(p, b)), batch_dims)
+        curvature = _dot(p, q)
+        failed = torch.where(active, _failure(curvature), failed)
+        active = active & (failed == 0)
+        alpha = torch.where(active, rr / curvature, 0).unsqueeze(-1)
+        q = torch.where(active.unsqueeze(-1), q, 0)  # 0 * NaN is NaN: a frozen sample must not see q
+        x.addcmul_(alpha, p)
+        r.addcmul_(alpha, q, value=-1)
+        rr_next = torch.where(active, _dot(r, r), rr)
+        beta = torch.where(active, rr_next / rr, 0).unsqueeze(-1)
+        p = torch.addcmul(r, beta, p)
+        iterations += active
+        rr = rr_next
+        active = active & (rr > threshold)
+    codes = torch.where(active, _MAX_ITERATIONS, failed)  # 0, where nothing failed, is CONVERGED
+    return CGResult(unflat_real(x, b), iterations, torch.where(scale == 0, 0, (rr / scale).sqrt()), codes)
+
+
+def _check_start(b: Tensor, x0: Tensor | None) -> None:
+    if x0 is not None and (x0.shape != b.shape or x0.dtype != b.dtype):
+        raise InputError(
+            f"cg: expected x0 like b, {b.dtype} {tuple(b.shape)}, got {x0.dtype} {tuple(x0.shape)}; convert it."
+        )
+
+
+def _failure(curvature: Tensor) -> Tensor:
+    """Code of what is wrong with <p, A p>, 0 if nothing is."""
+    bad = torch.where(torch.isfinite(curvature), _NOT_POSITIVE, _NOT_FINITE)
+    return torch.where((curvature > 0) & torch.isfinite(curvature), 0, bad)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return torch.linalg.vecdot(a, b)
