@@ -48,13 +48,12 @@ def solve(
         operator: A, a linear operator.
         prior: a prior, or the name of a shipped one.
         method: a sampler or a name: "auto", "learned-covariance", "dds", "dds-published".
-        noise: standard deviation of the noise per real component of y, in the units of y; 0 makes the data exact.
-            `AtMost(bound)` refines a bound by short pilot runs, None takes the bound from the data (`inverse.noise`).
+        noise: standard deviation per real component of y, in the units of y; 0 makes the data exact. `AtMost(bound)`
+            refines a bound by short pilot runs, None takes the bound from the data (`inverse.noise`).
         samples: how many samples; two or more give an error bar.
         steps: network evaluations per sample; None keeps the method's own number.
         seed: sample i of seed s is the same whatever the batch.
-        scale: "auto" or a number: the image is divided by it before the prior sees it; "auto" brings its
-            99.9th percentile to the prior's.
+        scale: number that the image is divided by for the prior; "auto" brings its 99.9th percentile to the prior's.
         batch: images per network call; None chooses from free memory.
         progress: True or False; None shows a bar when it takes more than two seconds.
         callback: called with (step, sigma, estimate of x0) after every step.
@@ -68,21 +67,10 @@ def solve(
     """
     prior = load(prior, device=operator.device) if isinstance(prior, str) else prior.to(operator.device)
     _check(y, operator, prior, samples, batch)
-    sampler, reason = choose(method, prior)
-    if steps is not None:
-        sampler = sampler.with_steps(steps)
+    sampler, reason = choose(method, prior, steps)
     lead = y.shape[: y.ndim - len(operator.out_shape)]
     rows = y.reshape(math.prod(lead), *operator.out_shape)
-    if len(rows) == 0:
-        raise InputError(f"y: shape {tuple(y.shape)} holds no data; give at least one item.")
-    bound = AtMost(estimate_noise(rows, operator)) if noise is None else noise
-    sigma_y = bound.value if isinstance(bound, AtMost) else float(bound)
-    check_positive("noise", sigma_y, zero=True)
-    factor = _scale(rows, operator, prior) if isinstance(scale, str) else float(scale)
-    check_positive("scale", factor)
-    problem = Problem.build(operator, rows / factor, sigma_y / factor)
-    if isinstance(bound, AtMost):
-        problem = Problem.build(operator, problem.y, refine_noise(problem, prior))
+    problem, factor = _prepare(rows, operator, prior, noise, scale)
     rescaled = None if callback is None else (lambda step, sigma, x0: callback(step, sigma * factor, x0 * factor))
     with show_progress("solve", sampler.evaluations() * samples * len(rows), progress) as bar:
         solution = sampler.run(
@@ -94,14 +82,39 @@ def solve(
             progress=bar,
             callback=rescaled,
         )
-    facts = {"why": reason, "noise": problem.sigma_y * factor, "noise_given": not isinstance(bound, AtMost)}
-    notes = solution.info.get("notes", []) + _remarks(solution, problem.sigma_y)
+    facts = {
+        "why": reason,
+        "noise": problem.sigma_y * factor,
+        "noise_given": noise is not None and not isinstance(noise, AtMost),
+        "scale": factor,
+        "notes": solution.info.get("notes", []) + _remarks(solution, problem.sigma_y),
+        "torch": torch.__version__,
+    }
     return replace(
         solution,
         samples=(solution.samples * factor).reshape(samples, *lead, *operator.in_shape),
         residual=solution.residual.reshape(samples, *lead),
-        info={**solution.info, **facts, "scale": factor, "notes": notes, "torch": torch.__version__},
+        info={**solution.info, **facts},
     )
+
+
+def _prepare(
+    y: Tensor, operator: LinearOperator, prior: Denoiser, noise: float | AtMost | None, scale: float | str
+) -> tuple[Problem, float]:
+    """The problem in the prior's scale, and the factor that brings its images back."""
+    if len(y) == 0:
+        raise InputError(f"y: shape {tuple(y.shape)} holds no data; give at least one item.")
+    bound = AtMost(estimate_noise(y, operator)) if noise is None else noise
+    sigma_y = bound.value if isinstance(bound, AtMost) else float(bound)
+    check_positive("noise", sigma_y, zero=True)
+    if isinstance(scale, str) and scale != "auto":
+        raise InputError(f"scale: expected 'auto' or a number, got {scale!r}.")
+    factor = _scale(y, operator, prior) if isinstance(scale, str) else float(scale)
+    check_positive("scale", factor)
+    problem = Problem.build(operator, y / factor, sigma_y / factor)
+    if isinstance(bound, AtMost):
+        problem = Problem.build(operator, problem.y, refine_noise(problem, prior))
+    return problem, factor
 
 
 def _scale(y: Tensor, operator: LinearOperator, prior: Denoiser) -> float:
@@ -136,7 +149,8 @@ def _check(y: Tensor, operator: LinearOperator, prior: Denoiser, samples: int, b
     check_trailing_shape("y", y, operator.out_shape, "the operator's data")
     if y.dtype != operator.out_dtype or y.device != operator.device:
         raise InputError(
-            f"y: is {y.dtype} on {y.device}, the operator takes {operator.out_dtype} on {operator.device}; use y.to(...)."
+            f"y: is {y.dtype} on {y.device}, the operator takes {operator.out_dtype} on {operator.device}; "
+            "use y.to(...)."
         )
     if samples < 1 or (batch is not None and batch < 1):
         raise InputError(f"samples and batch: expected at least 1, got {samples} and {batch}.")

@@ -33,14 +33,14 @@ def learned_covariance(steps: int = 20) -> DiffusionSampler:
     return DiffusionSampler(LearnedCovariance(), DDIM(eta=1.0), steps)
 
 
-METHODS: dict[str, Callable[[], DiffusionSampler]] = {
+METHODS: dict[str, Callable[..., DiffusionSampler]] = {
     "learned-covariance": learned_covariance,
     "dds": dds,
     "dds-published": dds_published,
 }
 
 
-def choose(method: str | DiffusionSampler, prior: Denoiser) -> tuple[DiffusionSampler, str]:
+def choose(method: str | DiffusionSampler, prior: Denoiser, steps: int | None = None) -> tuple[DiffusionSampler, str]:
     """The sampler of a name, and why it was chosen.
 
     "auto" takes the learned covariance: it is DDS where the prior states neither variance nor spectrum, and better
@@ -49,16 +49,18 @@ def choose(method: str | DiffusionSampler, prior: Denoiser) -> tuple[DiffusionSa
     Args:
         method: a sampler, a name of `METHODS`, or "auto".
         prior: the prior.
+        steps: network evaluations; None keeps the method's own number.
 
     Raises:
         InputError: an unknown name.
     """
     if not isinstance(method, str):
-        return method, "given"
+        return (method if steps is None else method.with_steps(steps)), "given"
+    wanted = {} if steps is None else {"steps": steps}
     if method == "auto":
         known = [n for n, has in (("variance", prior.moments), ("spectrum", prior.calibration)) if has is not None]
         stated = " and ".join(known) or "neither variance nor spectrum"
-        return learned_covariance(), f"auto: learned covariance, the prior states {stated}"
+        return learned_covariance(**wanted), f"auto: learned covariance, the prior states {stated}"
     if method not in METHODS:
         raise InputError(f"method {method!r}: unknown; choose auto, {', '.join(METHODS)} or give a sampler.")
-    return METHODS[method](), "by name"
+    return METHODS[method](**wanted), "by name"
