@@ -39,7 +39,7 @@ def ssim(image: Tensor, reference: Tensor, region: Tensor | None = None) -> floa
 def coverage(samples: Tensor, reference: Tensor, level: float = 0.9, region: Tensor | None = None) -> float:
     """Share of pixels whose truth lies in the central interval that the samples predict; `level` is right.
 
-    The interval of each real component is mean +- t sd sqrt(1 + 1/n), t Student's quantile with n - 1 degrees of freedom:
+    The interval of each real component is mean +- t sd sqrt(1 + 1/n), t Student's quantile of n - 1 degrees of freedom:
     if truth and samples are draws of one normal distribution, it holds the truth with probability `level` at any n.
 
     Args:

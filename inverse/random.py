@@ -16,11 +16,13 @@ class SampleRandom:
 
     Args:
         seed: seed of the run; 0 is a seed like any other.
-        indices: which samples this batch holds, e.g. range(4, 8).
+        indices: which samples this batch holds, e.g. range(4, 8), or pairs (sample, item).
         device: where the numbers are drawn.
     """
 
-    def __init__(self, seed: int, indices: Sequence[int], device: torch.device | str = "cpu"):
+    def __init__(
+        self, seed: int, indices: Sequence[int] | Sequence[tuple[int, int]], device: torch.device | str = "cpu"
+    ):
         self.seed = int(seed)
         self.indices = list(indices)
         self.device = torch.device(device)
@@ -40,7 +42,7 @@ class SampleRandom:
         return draws.to(dtype)
 
 
-def _mix(seed: int, index: int) -> int:
+def _mix(seed: int, index: object) -> int:
     """A 63-bit seed from (seed, index); hashed, so that neighbouring pairs give unrelated streams."""
     digest = hashlib.blake2b(f"{seed}:{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

@@ -87,7 +87,7 @@ def estimate_maps(
 
 
 def _slice_maps(kspace: Tensor, limit: int, mask: Tensor | None, crop: float, grow: int, threshold: float) -> Tensor:
-    shape = kspace.shape[-2:]
+    shape = (kspace.shape[-2], kspace.shape[-1])
     pattern = (kspace != 0).any(0) if mask is None else (mask != 0).expand(shape)
     sides = tuple(min(limit, side) for side in calibration_region(pattern))
     if min(sides) < MIN_CALIBRATION:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -15,6 +16,8 @@ from torch import Tensor
 from inverse.data.atomic import atomic_write
 from inverse.data.header import Header, format_header, parse_header
 from inverse.errors import InputError, check_tensor
+
+Slices = int | slice | Iterable[int] | None
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Scan:
     path: Path | None = None
 
 
-def read(path: str | os.PathLike, *, slices: int | slice | Iterable[int] | None = None) -> Scan:
+def read(path: str | os.PathLike, *, slices: Slices = None) -> Scan:
     """Read a fastMRI file, or some of its slices; only those are held in memory.
 
     A three-dimensional k-space is a single-coil file (slices, y, x), unless its file says axes = "(coil, y, x)".
@@ -110,7 +113,8 @@ def write(
         mask = _check_mask("mask", torch.as_tensor(mask), (y, x))
         kspace = kspace * mask.to(kspace.device)
     size = (y, x, 1)
-    header = header or Header(size, tuple(map(float, size)), size, tuple(map(float, size)), (0, x))
+    fov_mm = (float(y), float(x), 1.0)
+    header = header or Header(size, fov_mm, size, fov_mm, (0, x))
     attributes = dict(attributes or {})
     if reference is not None:
         check_tensor("reference", reference, complex_=False)
@@ -175,7 +179,7 @@ def crop_image(image: Tensor, size: Sequence[int]) -> Tensor:
     return image[..., top : top + y, left : left + x]
 
 
-def _read(path: Path, file: h5py.File, slices) -> Scan:
+def _read(path: Path, file: h5py.File, slices: Slices) -> Scan:
     dataset = _dataset(path, file, "kspace")
     coils_first = str(file.attrs.get("axes", "")).startswith("(coil, y, x)")
     if dataset.dtype.kind != "c" or dataset.ndim not in (3, 4) or 0 in dataset.shape:
@@ -208,7 +212,7 @@ def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
     return found
 
 
-def _choose(path: Path, slices, total: int) -> tuple[int, ...]:
+def _choose(path: Path, slices: Slices, total: int) -> tuple[int, ...]:
     """Indices of the wanted slices, none negative."""
     if slices is None:
         return tuple(range(total))
@@ -249,7 +253,7 @@ def _check_mask(name: str, mask: Tensor, shape: tuple[int, int]) -> Tensor:
 def _find_mask(path: Path, file: h5py.File, kspace: Tensor) -> tuple[Tensor, bool]:
     if isinstance(file.get("mask"), h5py.Dataset):
         mask = torch.from_numpy(np.asarray(file["mask"][()], dtype=np.float32))
-        return _check_mask(str(path), mask, tuple(kspace.shape[-2:])), True
+        return _check_mask(str(path), mask, (kspace.shape[-2], kspace.shape[-1])), True
     sampled = torch.zeros(kspace.shape[-2:], dtype=torch.bool)
     for part in kspace.flatten(0, 1):
         sampled |= part != 0
@@ -269,7 +273,9 @@ def _read_header(file: h5py.File) -> Header | None:
     return parse_header(text) if isinstance(text, (str, bytes)) else None
 
 
-def _read_reference(path: Path, file: h5py.File, chosen: tuple[int, ...], total: int):
+def _read_reference(
+    path: Path, file: h5py.File, chosen: tuple[int, ...], total: int
+) -> tuple[Tensor | None, str | None]:
     for kind in ("rss", "esc"):
         dataset = file.get(f"reconstruction_{kind}")
         if isinstance(dataset, h5py.Dataset):
@@ -283,7 +289,7 @@ def _read_reference(path: Path, file: h5py.File, chosen: tuple[int, ...], total:
     return None, None
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """Attributes as plain Python values."""
     if isinstance(value, bytes):
         return value.decode(errors="replace")

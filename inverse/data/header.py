@@ -45,9 +45,9 @@ def parse_header(xml: str | bytes) -> Header | None:
     try:
         root = ElementTree.fromstring(xml)
         encoded, recon = root.find(".//{*}encodedSpace"), root.find(".//{*}reconSpace")
-        sizes = [_triple(space.find("{*}matrixSize"), int) for space in (encoded, recon)]
-        fields = [_triple(space.find("{*}fieldOfView_mm"), float) for space in (encoded, recon)]
-    except (ElementTree.ParseError, AttributeError, TypeError, ValueError):
+        sizes = [_triple(space, "matrixSize", int) for space in (encoded, recon)]
+        fields = [_triple(space, "fieldOfView_mm", float) for space in (encoded, recon)]
+    except (ElementTree.ParseError, ValueError):
         return None
     if not all(0 < n < math.inf for triple in (*sizes, *fields) for n in triple):
         return None
@@ -73,8 +73,15 @@ def format_header(header: Header) -> str:
     )
 
 
-def _triple(element: ElementTree.Element, kind: type) -> tuple:
-    return tuple(kind(element.find(f"{{*}}{axis}").text) for axis in "xyz")
+def _triple(space: ElementTree.Element | None, name: str, kind: type) -> tuple:
+    return tuple(kind(_text(space, f"{{*}}{name}/{{*}}{axis}")) for axis in "xyz")
+
+
+def _text(element: ElementTree.Element | None, path: str) -> str:
+    text = None if element is None else element.findtext(path)
+    if text is None:
+        raise ValueError(f"no {path} in the header")
+    return text
 
 
 def _tags(values: tuple) -> str:
@@ -85,7 +92,7 @@ def _padding(root: ElementTree.Element, lines: int) -> tuple[int, int] | None:
     """As fastMRI computes it: the acquired lines sit around the centre line of the encoded grid."""
     limits = root.find(".//{*}encodingLimits/{*}kspace_encoding_step_1")
     try:
-        left = lines // 2 - int(limits.find("{*}center").text)
-        return left, left + int(limits.find("{*}maximum").text) + 1
-    except (AttributeError, TypeError, ValueError):
+        left = lines // 2 - int(_text(limits, "{*}center"))
+        return left, left + int(_text(limits, "{*}maximum")) + 1
+    except ValueError:
         return None

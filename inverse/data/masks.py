@@ -184,18 +184,22 @@ def fastmri_mask(
     return torch.from_numpy(mask)
 
 
-def _fastmri_random(rng, lines, factor, low, offset):
+def _fastmri_random(rng: np.random.RandomState, lines: int, factor: float, low: int, offset: int | None) -> np.ndarray:
     probability = (lines / factor - low) / (lines - low) if lines > low else 1.0
     return rng.uniform(size=lines) < probability
 
 
-def _fastmri_equispaced(rng, lines, factor, low, offset):
+def _fastmri_equispaced(
+    rng: np.random.RandomState, lines: int, factor: float, low: int, offset: int | None
+) -> np.ndarray:
     mask = np.zeros(lines, dtype=bool)
     mask[rng.randint(0, high=round(factor)) if offset is None else offset :: factor] = True
     return mask
 
 
-def _fastmri_fraction(rng, lines, factor, low, offset):
+def _fastmri_fraction(
+    rng: np.random.RandomState, lines: int, factor: float, low: int, offset: int | None
+) -> np.ndarray:
     if low * factor >= lines:
         raise InputError(f"mask: the {low} centre lines of {lines} already exceed acceleration {factor:g}; lower one.")
     spacing = (factor * (low - lines)) / (low * factor - lines)

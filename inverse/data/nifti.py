@@ -42,7 +42,8 @@ def write_nifti(
         raise InputError(f"volume: expected shape (z, y, x), got {tuple(volume.shape)}.")
     if not str(path).endswith((".nii", ".nii.gz")):
         raise InputError(f"{path}: expected a name ending in .nii or .nii.gz; rename the output.")
-    matrix = _affine(tuple(volume.shape), voxel_mm) if affine is None else _check_affine(affine)
+    z, y, x = volume.shape
+    matrix = _affine((z, y, x), voxel_mm) if affine is None else _check_affine(affine)
     data = np.ascontiguousarray(volume.detach().cpu().float().numpy().transpose(2, 1, 0))  # NIfTI wants (x, y, z)
     image = nibabel.Nifti1Image(data, matrix)
     image.header.set_xyzt_units("mm")

@@ -44,7 +44,7 @@ class GaussianPrior(Denoiser):
         gain = self.values / (self.values + level[:, None] ** 2)
         return (self.mean.flatten() + (gain * modes) @ self.vectors.mT).reshape(x.shape)
 
-    def moments(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def moments(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
         """E[x0 | x] and the exact variance per pixel and real component."""
         flat = x.reshape(-1, self.mean.numel())
         level = sigma_per_sample(sigma, flat)[:, None] ** 2
@@ -129,7 +129,7 @@ class GaussianMixturePrior(Denoiser):
         means = torch.stack([c.denoise(x, sigma) for c in self.components])
         return (share.reshape(*share.shape, *(1,) * (x.ndim - 1)) * means).sum(0)
 
-    def moments(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def moments(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
         """E[x0 | x] and the exact variance per pixel and real component."""
         share = self._responsibilities(x, sigma)
         share = share.reshape(*share.shape, *(1,) * (x.ndim - 1))
@@ -164,6 +164,8 @@ class StationaryGaussianPrior(Denoiser):
         power: variance per mode and real component, a function of the radius in cycles per pixel.
         dtype: complex or real dtype of the images.
     """
+
+    shape: tuple[int, ...]
 
     def __init__(self, shape: tuple[int, int], power: Tensor, dtype: torch.dtype = torch.complex128):
         self.transform = Modes(shape, dtype)

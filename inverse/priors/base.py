@@ -53,7 +53,7 @@ class Denoiser(ABC):
         """
 
     def mse(self, sigma: float) -> float:
-        """Mean squared error of `denoise` per real component: the measured table, else that of a Gaussian of `data_std`.
+        """Mean squared error of `denoise` per real component: the measured table, else a Gaussian's of `data_std`.
 
         sigma^2 s^2/(sigma^2 + s^2), s = data_std, is the error of the best linear denoiser.
         """

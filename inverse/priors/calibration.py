@@ -33,9 +33,9 @@ class Calibration:
         levels = self.sigma.numel()
         if self.mse.shape != (levels,) or self.power.ndim != 2 or self.power.shape[0] != levels:
             raise InputError(
-                f"calibration: tables of {tuple(self.mse.shape)} and {tuple(self.power.shape)} do not fit {levels} levels."
+                f"calibration: tables {tuple(self.mse.shape)} and {tuple(self.power.shape)} do not fit {levels} levels."
             )
-        if not all(bool((t > 0).all()) for t in (self.sigma, self.mse, self.power)):
+        if not all(bool(((t > 0) & t.isfinite()).all()) for t in (self.sigma, self.mse, self.power)):
             raise InputError("calibration: tables must be positive and finite; calibrate again with more images.")
 
     def mse_at(self, sigma: float) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
 import math
 from importlib import resources
@@ -34,7 +36,7 @@ class NetworkPrior(Denoiser):
     def __init__(
         self, network: DenoisingNetwork, facts: dict, calibration: Calibration | None = None, precision: str = "auto"
     ):
-        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.network = network.eval().requires_grad_(False).channels_last()
         self.facts, self.calibration, self.precision = facts, calibration, precision
         self.channels, self.data_std = network.channels, network.data_std
         self.sigma_min, self.sigma_max = float(facts["sigma_min"]), float(facts["sigma_max"])
@@ -53,15 +55,14 @@ class NetworkPrior(Denoiser):
         """The same prior with its weights on `device`."""
         if torch.device(device) == self.device:
             return self
-        network = DenoisingNetwork(**self.facts["network"])
-        network.load_state_dict(self.network.state_dict())
-        return NetworkPrior(network.to(device), self.facts, self.calibration, self.precision)
+        network = copy.deepcopy(self.network).to(device)
+        return NetworkPrior(network, self.facts, self.calibration, self.precision)
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """E[x0 | x] for images (*batch, H, W) or (*batch, C, H, W)."""
         return self._call(x, sigma, variance=False)[0]
 
-    def moments(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def moments(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
         """E[x0 | x] and its expected squared error per pixel and real component, (*batch, H, W)."""
         mean, variance = self._call(x, sigma, variance=True)
         assert variance is not None
@@ -107,7 +108,8 @@ def save_prior(path: str | Path, network: DenoisingNetwork, facts: dict, calibra
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: cannot be written ({error}); choose a folder that can.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where a file stands in the place of the folder
+            temporary.unlink(missing_ok=True)
 
 
 def load_prior(path: str | Path, *, device: torch.device | str = "cpu", precision: str = "auto") -> NetworkPrior:
@@ -128,8 +130,15 @@ def load_prior(path: str | Path, *, device: torch.device | str = "cpu", precisio
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})["inverse.prior"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-        network = DenoisingNetwork(**facts["network"])
+        with torch.random.fork_rng(devices=[]):  # the first weights are drawn, and then replaced
+            network = DenoisingNetwork(**facts["network"])
         network.load_state_dict({k.removeprefix("network."): v.float() for k, v in tensors.items() if "network." in k})
+        calibration = None
+        if "calibration.sigma" in tensors:
+            calibration = Calibration(*(tensors[f"calibration.{key}"] for key in ("sigma", "mse", "power")))
+        prior = NetworkPrior(network, facts, calibration, precision)
+        if not 0 < prior.sigma_min < prior.sigma_max < math.inf or not 0 < prior.data_std < math.inf:
+            raise ValueError(f"sigma {prior.sigma_min} to {prior.sigma_max}, data_std {prior.data_std}")
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such prior file; shipped priors are {', '.join(shipped())}.") from error
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -137,10 +146,7 @@ def load_prior(path: str | Path, *, device: torch.device | str = "cpu", precisio
         raise InputError(
             f"{path}: not a prior of this library ({reason}); train one or fetch the file again."
         ) from error
-    calibration = None
-    if "calibration.sigma" in tensors:
-        calibration = Calibration(*(tensors[f"calibration.{key}"] for key in ("sigma", "mse", "power")))
-    return NetworkPrior(network.to(device), facts, calibration, precision)
+    return prior.to(device)
 
 
 def load(name: str = "brain-mr", *, device: torch.device | str = "cpu", precision: str = "auto") -> NetworkPrior:

@@ -7,6 +7,7 @@ network trained on crops runs on any image size.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -29,13 +30,29 @@ class ResidualBlock(nn.Module):
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
         self.film = nn.Linear(embedding, 2 * width)
-        for layer in (self.conv2, self.film):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        _start_at_zero(self.conv2, self.film)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
         return x + self.conv2(F.silu(self.conv1(x) * (1 + scale) + shift))
+
+
+class Stage(nn.ModuleList):
+    """Residual blocks of one width, one after another.
+
+    Args:
+        width: number of channels.
+        depth: number of blocks.
+        embedding: length of the noise-level embedding.
+    """
+
+    def __init__(self, width: int, depth: int, embedding: int):
+        super().__init__(ResidualBlock(width, embedding) for _ in range(depth))
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        for block in self:
+            x = block(x, embedding)
+        return x
 
 
 class UNet(nn.Module):
@@ -48,6 +65,7 @@ class UNet(nn.Module):
         embedding: length of the noise-level embedding.
     """
 
+    frequencies: Tensor
     fold = 2  # pixel unshuffle: the finest level runs at half the resolution, four times cheaper
 
     def __init__(self, channels: int, widths: tuple[int, ...], depths: tuple[int, ...], embedding: int = 128):
@@ -57,15 +75,12 @@ class UNet(nn.Module):
         )
         self.embed = nn.Sequential(nn.Linear(64, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
         self.inlet = nn.Conv2d(channels * self.fold**2, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(_blocks(w, d, embedding) for w, d in zip(widths, depths, strict=True))
-        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
-        self.grow = nn.ModuleList(
-            nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False)
-        )
-        self.up = nn.ModuleList(_blocks(w, d, embedding) for w, d in zip(widths[:-1], depths[:-1], strict=True))
+        self.down = nn.ModuleList(Stage(w, d, embedding) for w, d in zip(widths, depths, strict=True))
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
+        self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairwise(widths))
+        self.up = nn.ModuleList(Stage(w, d, embedding) for w, d in zip(widths[:-1], depths[:-1], strict=True))
         self.outlet = nn.Conv2d(widths[0], channels * self.fold**2, 3, padding=1)
-        nn.init.zeros_(self.outlet.weight)
-        nn.init.zeros_(self.outlet.bias)
+        _start_at_zero(self.outlet)
 
     @property
     def multiple(self) -> int:
@@ -78,16 +93,13 @@ class UNet(nn.Module):
         embedding = self.embed(torch.cat([angles.cos(), angles.sin()], dim=1))
         h = self.inlet(F.pixel_unshuffle(x, self.fold))
         skips = []
-        for level, blocks in enumerate(self.down):
-            for block in blocks:
-                h = block(h, embedding)
+        for level, stage in enumerate(self.down):
+            h = stage(h, embedding)
             if level < len(self.shrink):
                 skips.append(h)
                 h = self.shrink[level](h)
         for level in reversed(range(len(self.up))):
-            h = self.grow[level](h) + skips[level]
-            for block in self.up[level]:
-                h = block(h, embedding)
+            h = self.up[level](self.grow[level](h) + skips[level], embedding)
         return F.pixel_shuffle(self.outlet(h), self.fold), h, embedding
 
 
@@ -106,9 +118,7 @@ class VarianceHead(nn.Module):
         self.conv1 = nn.Conv2d(features + channels * UNet.fold**2, hidden, 3, padding=1)
         self.conv2 = nn.Conv2d(hidden, UNet.fold**2, 3, padding=1)
         self.film = nn.Linear(embedding, 2 * hidden)
-        for layer in (self.conv2, self.film):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        _start_at_zero(self.conv2, self.film)
 
     def forward(self, features: Tensor, x0: Tensor, embedding: Tensor) -> Tensor:
         """Offset of the log variance from its base, (N, 1, H, W), within +-`LOG_VARIANCE_BOUND`."""
@@ -137,17 +147,23 @@ class DenoisingNetwork(nn.Module):
         self.unet = UNet(channels, tuple(widths), tuple(depths))
         self.head = VarianceHead(channels, widths[0], 128)
 
+    def channels_last(self) -> DenoisingNetwork:
+        """This network, its weights moved to the memory layout in which convolutions are fastest."""
+        return self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
     def forward(self, x: Tensor, sigma: Tensor, *, variance: bool = True) -> tuple[Tensor, Tensor | None]:
         """Mean (N, C, H, W) and log variance (N, 1, H, W), float32, for noisy images and noise levels (N,).
 
         The head sees mean and features detached: learning the variance does not disturb the mean.
         """
+        if len(x) == 0:  # pixel_unshuffle does not fold an empty batch
+            return x, x[:, :1] if variance else None
         height, width = x.shape[-2:]
         multiple = self.unet.multiple
         x = F.pad(x, (0, -width % multiple, 0, -height % multiple))
         level = sigma.to(x).reshape(-1, 1, 1, 1)
         total = level**2 + self.data_std**2
-        out, features, embedding = self.unet(x / total.sqrt(), level.flatten().log() / 4)
+        out, features, embedding = self.unet(x / total.sqrt(), level.flatten().clamp(min=1e-12).log() / 4)
         mean = self.data_std**2 / total * x + level * self.data_std / total.sqrt() * out.float()
         if not variance:
             return mean[..., :height, :width], None
@@ -157,5 +173,7 @@ class DenoisingNetwork(nn.Module):
         return mean[..., :height, :width], log_variance[..., :height, :width]
 
 
-def _blocks(width: int, depth: int, embedding: int) -> nn.ModuleList:
-    return nn.ModuleList(ResidualBlock(width, embedding) for _ in range(depth))
+def _start_at_zero(*layers: nn.Conv2d | nn.Linear) -> None:
+    for layer in layers:
+        for parameter in layer.parameters():
+            nn.init.zeros_(parameter)

@@ -52,7 +52,8 @@ def draw(
 ) -> Tensor:
     """A draw of x0 given y, x0 ~ N(mean, C) before the data, by one perturbed solve.
 
-        x0 = mean + e0 + C A^H (A C A^H + sigma_y^2 I)^-1 (y - A (mean + e0) - e1),   e0 ~ N(0, C),  e1 ~ N(0, sigma_y^2 I)
+        x0 = mean + e0 + C A^H (A C A^H + sigma_y^2 I)^-1 (y - A (mean + e0) - e1),
+        e0 ~ N(0, C),  e1 ~ N(0, sigma_y^2 I)
 
     Args:
         problem: data and operator.

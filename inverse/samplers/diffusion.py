@@ -26,7 +26,7 @@ Callback = Callable[[int, float, Tensor], None]
 
 @dataclass(frozen=True)
 class DiffusionSampler:
-    """Posterior sampling: x starts at the largest noise level; at each level the conditioning estimates x0, the integrator moves on.
+    """Posterior sampling from the largest noise level down: the conditioning estimates x0, the integrator moves on.
 
         for sigma, sigma_next in the grid:
             estimate = conditioning.estimate(problem, prior, x, sigma)

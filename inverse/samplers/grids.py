@@ -46,7 +46,7 @@ def geometric(steps: int, sigma_max: float, sigma_min: float) -> Tensor:
 
 
 def ddpm_linear(steps: int, trained: int = 1000, beta_min: float = 1e-4, beta_max: float = 0.02) -> Tensor:
-    """Every (trained // steps)-th level of the linear-beta DDPM schedule, largest first, then 0: the grid of DDS.
+    """Every (trained / steps)-th level of the linear-beta DDPM schedule, largest first, then 0: the grid of DDS.
 
     sigma_t = sqrt(1/abar_t - 1), abar_t the product of (1 - beta) up to and including beta_t.
 
@@ -61,7 +61,7 @@ def ddpm_linear(steps: int, trained: int = 1000, beta_min: float = 1e-4, beta_ma
     if not 1 <= steps <= trained:
         raise InputError(f"ddpm_linear: steps must be between 1 and {trained}, got {steps}.")
     kept = torch.cumprod(1 - torch.linspace(beta_min, beta_max, trained, dtype=torch.float64), dim=0)
-    times = torch.arange(0, trained, trained // steps)[:steps].flip(0)
+    times = (torch.arange(steps) * trained // steps).flip(0)
     return torch.cat([(1 / kept[times] - 1).sqrt(), torch.zeros(1, dtype=torch.float64)])
 
 

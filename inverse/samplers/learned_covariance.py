@@ -3,8 +3,8 @@
     C = V^(1/2) F^H diag(c_k) F V^(1/2),   L = V^(1/2) F^H diag(c_k^(1/2)),   C = L L^H
     D_y = D + L z,   (sigma_y^2 I + L^H A^H A L) z = L^H A^H (y - A D)
 
-V is the variance per pixel from the prior's second output, c_k the power spectrum of its whitened error. Ours; exact for
-a stationary Gaussian prior. No gradient through the network, one transform more than DDS in each direction.
+V is the variance per pixel from the prior's second output, c_k the power spectrum of its whitened error. Ours; exact
+for a stationary Gaussian prior. No gradient through the network, one transform more than DDS in each direction.
 
 The innovation y - A D of a sampler that is right has covariance A C A^H + sigma_y^2 I at every level; C is scaled, per
 sample and step, by k = (||y - A D||^2 - m sigma_y^2) / ||A L n||^2, n ~ N(0, I), which is near 1 when all fits.

@@ -90,7 +90,7 @@ class Problem:
         return self.energy + product.flatten(1).sum(1)
 
     def residual(self, x: Tensor) -> Tensor:
-        """||A x - y|| / (sigma_y sqrt(m)) per item, m real measured numbers; near 1 is right. Infinite for sigma_y = 0."""
+        """||A x - y|| / (sigma_y sqrt(m)) per item, m real measured numbers; near 1 is right; sigma_y = 0: inf."""
         misfit = self.operator(x) - self.y
         if self.operator.weights is not None:
             misfit = misfit * self.operator.weights.to(misfit.dtype.to_real())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,9 +46,10 @@ class ImagesConfig:
 class TrainConfig:
     """Everything about a training run.
 
-    Noise levels: log sigma normal with (`log_sigma_mean`, `log_sigma_std`), a share `uniform` log-uniform over the whole
-    range instead. The learning rate warms up, stays, and falls linearly to zero over the last `cooldown` steps, so that
-    a longer run shares its history with a shorter one up to the cooldown.
+    Noise levels: log sigma normal with (`log_sigma_mean`, `log_sigma_std`), a share `uniform` log-uniform over the
+    whole range instead. The learning rate warms up, stays, and falls linearly to zero over the last `cooldown` steps,
+    so that a longer run shares its history with a shorter one up to the cooldown. `ratio`: learning rate of the
+    convolutions over that of the rest, see `inverse.train.muon`.
     """
 
     name: str
@@ -59,6 +62,7 @@ class TrainConfig:
     log_sigma_std: float = 1.4
     uniform: float = 0.2
     learning_rate: float = 1e-3
+    ratio: float = 20.0
     warmup: int = 500
     cooldown: int = 5000
     weight_decay: float = 1e-4
@@ -81,21 +85,57 @@ def load_config(path: str | Path) -> TrainConfig:
     """
     path = Path(path)
     try:
-        raw = tomllib.loads(path.read_text())
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give the path of a training config.") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid TOML ({error}); see the shipped configs for the form.") from error
     for section, kind in (("network", NetworkConfig), ("images", ImagesConfig)):
         if section in raw:
             raw[section] = _build(kind, raw[section], f"{path} [{section}]")
     config = _build(TrainConfig, raw, str(path))
-    if config.steps < 1 or not 0 < config.sigma_min < config.sigma_max or config.learning_rate <= 0:
-        raise InputError(f"{path}: steps, sigma range and learning_rate must be positive; correct the file.")
+    if config.sigma_min >= config.sigma_max:
+        raise InputError(f"{path}: expected sigma_min below sigma_max, got {config.sigma_min}, {config.sigma_max}.")
+    if len(config.network.widths) != len(config.network.depths):
+        raise InputError(f"{path} [network]: expected as many depths as widths, got {config.network}.")
     return config
 
 
-def _build(kind: type, values: dict[str, Any], where: str) -> Any:
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _crop(value: Any) -> bool:
+    right = isinstance(value, tuple) and len(value) == 3 and _whole(value[0]) and _whole(value[1]) and _number(value[2])
+    return right and value[0] > 0 and value[1] > 0 and value[2] > 0
+
+
+_RULES: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
+    (lambda v: isinstance(v, str) and v not in ("", ".", "..") and Path(v).name == v, "a plain name", "name"),
+    (lambda v: _whole(v) and v > 0, "a whole number above 0", "steps report_every"),
+    (lambda v: _whole(v) and v >= 0, "a whole number, at least 0", "seed warmup cooldown variance_start"),
+    (lambda v: _number(v) and v > 0, "a number above 0", "data_std sigma_min sigma_max learning_rate clip"),
+    (lambda v: _number(v) and v >= 0, "a number, at least 0", "log_sigma_std weight_decay gain gamma phase"),
+    (lambda v: _number(v), "a number", "log_sigma_mean"),
+    (lambda v: _number(v) and 0 <= v <= 1, "a number from 0 to 1", "uniform ema"),
+    (lambda v: _whole(v) and v in (1, 2), "1 (real images) or 2 (complex images)", "channels"),
+    (lambda v: isinstance(v, tuple) and len(v) > 0 and all(_whole(n) and n > 0 for n in v),
+     "a list of whole numbers above 0", "widths depths"),
+    (lambda v: isinstance(v, dict) and all(_number(w) and w >= 0 for w in v.values()),
+     "pattern = weight, none below 0", "weights"),
+    (lambda v: isinstance(v, tuple) and len(v) > 0 and all(_crop(c) for c in v),
+     "a list of [side, images, share], all above 0", "crops"),
+)  # fmt: skip
+"""What the value of each key must be; keys separated by spaces."""
+
+
+def _build(kind: type, values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: expected a section of keys and values, got {values!r}.")
     known = {f.name: f for f in dataclasses.fields(kind)}
     unknown = sorted(set(values) - set(known))
     if unknown:
@@ -107,7 +147,12 @@ def _build(kind: type, values: dict[str, Any], where: str) -> Any:
     ]
     if missing:
         raise InputError(f"{where}: key {missing[0]!r} is missing; add it.")
-    return kind(**{k: _tuples(v) for k, v in values.items()})
+    values = {k: _tuples(v) for k, v in values.items()}
+    for key, value in values.items():
+        for right, expected, keys in _RULES:
+            if key in keys.split() and not right(value):
+                raise InputError(f"{where}: {key}: expected {expected}, got {value!r}; correct the file.")
+    return kind(**values)
 
 
 def _tuples(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The training loss: weighted squared error of the mean, Gaussian likelihood of its detached residual for the variance."""
+"""The training loss: weighted squared error of the mean, Gaussian likelihood of its residual for the variance."""
 
 from __future__ import annotations
 
