@@ -41,6 +41,8 @@ class CropSampler:
             raise InputError(f"{folder}: no .h5 files; give a folder of volumes, one dataset `volume` (z, y, x) each.")
         self.volumes = [_read_volume(f) for f in files]
         weights = np.array([_weight(f.name, config.weights) for f in files])
+        if not weights.sum() > 0:
+            raise InputError(f"{folder}: every file has weight 0; give one of them a weight above 0.")
         self.probability = weights / weights.sum()
 
     def batch(self, step: int) -> Tensor:
@@ -74,27 +76,32 @@ class CropSampler:
 
 
 def smooth_phase(rng: np.random.Generator, side: int, strength: float) -> np.ndarray:
-    """A smooth random phase (side, side) in radians: bicubic through random values every 24 to 64 pixels, random offset.
+    """A smooth random phase (side, side) in radians: a window of a bicubic surface with a random offset.
+
+    The surface runs through independent normal values every 24 to 160 pixels (log-uniform): local fields near the
+    sinuses as well as the slow phase of coils and shim.
 
     Args:
         rng: source of the random numbers.
         side: pixels a side.
         strength: largest standard deviation of the values, radians.
     """
-    spacing = rng.uniform(24, 64)
-    knots = max(3, math.ceil(side / spacing) + 1)
+    spacing = float(np.exp(rng.uniform(math.log(24), math.log(160))))
+    knots = math.ceil(side / spacing) + 2
     values = torch.from_numpy(rng.normal(0, strength * rng.random(), (1, 1, knots, knots)).astype(np.float32))
-    phase = F.interpolate(values, size=(side, side), mode="bicubic", align_corners=True)[0, 0].numpy()
-    return phase + np.float32(rng.uniform(0, 2 * math.pi))
+    full = math.floor((knots - 1) * spacing)
+    surface = F.interpolate(values, size=(full, full), mode="bicubic", align_corners=True)[0, 0].numpy()
+    y, x = rng.integers(full - side + 1, size=2)
+    return surface[y : y + side, x : x + side] + np.float32(rng.uniform(0, 2 * math.pi))
 
 
 def _read_volume(path: Path) -> np.ndarray:
     try:
         with h5py.File(path) as file:
             volume = file["volume"][:]
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: no readable dataset `volume` ({error}); remove or repair the file.") from error
-    if volume.ndim != 3 or volume.dtype != np.uint8:
+    if volume.ndim != 3 or volume.dtype != np.uint8 or volume.size == 0:
         raise InputError(f"{path}: volume is {volume.dtype} {volume.shape}; expected uint8 (z, y, x).")
     return volume
 

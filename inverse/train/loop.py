@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from inverse.priors.network import DenoisingNetwork
 from inverse.train.config import TrainConfig
 from inverse.train.images import CropSampler
 from inverse.train.loss import denoising_loss, draw_sigma
+from inverse.train.muon import Muon
 
 VALIDATION_SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 MAX_BAD_STEPS = 10
@@ -40,14 +42,10 @@ class Trainer:
         self.images = CropSampler(Path(data) / "train", config.images, seed=config.seed, complex_=complex_)
         held_out = CropSampler(Path(data) / "val", config.images, seed=config.seed + 1, complex_=complex_)
         self.validation = [held_out.batch(k) for k in range(4)]
-        self.network = build_network(config).to(self.device, memory_format=torch.channels_last)
+        self.network = build_network(config).to(self.device).channels_last()
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
-        self.optimiser = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=config.learning_rate,
-            betas=(0.9, 0.99),
-            weight_decay=config.weight_decay,
-            fused=True,
+        self.optimiser = Muon(
+            self.network.parameters(), config.learning_rate, ratio=config.ratio, weight_decay=config.weight_decay
         )
         self.step = 0
         self._bad_steps = 0
@@ -151,11 +149,16 @@ class Trainer:
         """Continue from the checkpoint in `out`, if there is one.
 
         Raises:
-            InputError: the checkpoint belongs to another network.
+            InputError: the checkpoint is damaged or belongs to another network.
         """
         if not self.checkpoint.exists():
             return
-        tensors = load_file(self.checkpoint)
+        try:
+            tensors = load_file(self.checkpoint)
+        except (OSError, SafetensorError) as error:
+            raise InputError(
+                f"{self.checkpoint}: cannot be read ({error}); delete it to start again, or put a copy of it there."
+            ) from error
         try:
             for prefix, module in (("network", self.network), ("average", self.average)):
                 module.load_state_dict(_strip(tensors, prefix))
@@ -165,7 +168,7 @@ class Trainer:
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in _strip(tensors, "optimiser").items():
             index, name = key.split(".", 1)
-            if value.ndim:  # the fused optimiser needs the moments in the memory layout of their parameter
+            if value.ndim:  # moments in the memory layout of their parameter: the same sums, the same bits
                 value = torch.empty_like(parameters[int(index)]).copy_(value)
             state.setdefault(int(index), {})[name] = value
         groups = self.optimiser.state_dict()["param_groups"]
@@ -182,7 +185,7 @@ def build_network(config: TrainConfig) -> DenoisingNetwork:
     """The network of a configuration, with weights drawn from its seed."""
     shape = config.network
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.default_generator.manual_seed(config.seed)  # torch.manual_seed would seed the devices as well
         return DenoisingNetwork(shape.channels, shape.widths, shape.depths, config.data_std)
 
 
