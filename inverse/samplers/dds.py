@@ -5,6 +5,10 @@
 (Chung, Lee and Ye, Decomposed diffusion sampler for accelerating large-scale inverse problems, ICLR 2024, the proximal
 form of its data-consistency step). If x0 given x_sigma is N(D, r^2 I), this is its posterior mean exactly when
 gamma = r^2(sigma) / sigma_y^2; the paper's constant gamma is that curve frozen at one noise level.
+
+Certificate (experiments/exactness.py): Gaussian inpainting, 20 evaluations: mean off by 1.4 posterior standard
+deviations, W2 31 x floor, coverage .95; 1000 evaluations 26 x, its limit, as the true covariance is not r^2 I; prior
+draws 317 x.
 """
 
 from __future__ import annotations

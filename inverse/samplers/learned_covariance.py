@@ -9,8 +9,11 @@ for a stationary Gaussian prior. No gradient through the network, one transform 
 The innovation y - A D of a sampler that is right has covariance A C A^H + sigma_y^2 I at every level; C is scaled, per
 sample and step, by k = (||y - A D||^2 - m sigma_y^2) / ||A L n||^2, n ~ N(0, I), which is near 1 when all fits.
 
-With `draw`, x0 is a draw from N(D_y, C_y), C_y the covariance after the data (`inverse.samplers.covariance.draw`); an
-ancestral step through it is exact for a Gaussian at any number of steps.
+With `draw`, x0 is a draw from N(D_y, C_y), C_y the covariance after the data (`inverse.samplers.covariance.draw`).
+
+Certificate (experiments/exactness.py): stationary Gaussian, inpainting, 2 evaluations: W2 1.01 x floor, coverage .90,
+with innovation=False, rtol=1e-4, draw_last=True; as it stands, 20 evaluations: 1.6 x. A Gaussian that is not
+stationary: 3.2 x, coverage .91; prior draws 317 x.
 """
 
 from __future__ import annotations
