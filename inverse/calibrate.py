@@ -41,8 +41,10 @@ def calibrate(
         show: progress display, see `inverse.progress.progress`.
 
     Raises:
-        InputError: no images, or the wrong kind of images for this prior.
+        InputError: no images, the wrong kind of images for this prior, or too few levels or bins to interpolate.
     """
+    if levels < 2 or bins < 2:
+        raise InputError(f"calibrate: expected at least 2 levels and 2 bins, got {levels} and {bins}; take more.")
     if not images or any(len(x) == 0 for x in images):
         raise InputError("calibrate: no images; give at least one batch (count, H, W).")
     for x in images:

@@ -71,6 +71,9 @@ def check_positive(name: str, value: float, *, zero: bool = False) -> None:
     Raises:
         InputError: the number is out of range.
     """
-    value = float(value)
+    try:
+        value = float(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: expected a number, got {value!r}.") from error
     if not (value > 0 or (zero and value == 0)) or value != value or value == float("inf"):
         raise InputError(f"{name}: expected a {'non-negative' if zero else 'positive'} finite number, got {value:g}.")

@@ -26,6 +26,7 @@ RESIDUAL_RANGE = (0.8, 1.25)
 """A residual outside is reported: noise level, operator or prior do not fit the data."""
 
 
+@torch.no_grad()
 def solve(
     y: Tensor,
     operator: LinearOperator,
@@ -65,7 +66,7 @@ def solve(
         InputError: something does not fit; before the first network evaluation.
         SamplingError: NaN or Inf appeared while sampling.
     """
-    prior = load(prior, device=operator.device) if isinstance(prior, str) else prior.to(operator.device)
+    prior = _prior(prior, operator)
     _check(y, operator, prior, samples, batch)
     sampler, reason = choose(method, prior, steps)
     lead = y.shape[: y.ndim - len(operator.out_shape)]
@@ -98,6 +99,18 @@ def solve(
     )
 
 
+def _prior(prior: Denoiser | str, operator: LinearOperator) -> Denoiser:
+    """The prior on the device of the operator."""
+    if isinstance(prior, str):
+        return load(prior, device=operator.device)
+    if not isinstance(prior, Denoiser):
+        raise InputError(
+            f"prior: expected a prior or the name of one, got {type(prior).__name__}; "
+            "wrap a denoiser(x, sigma) by inverse.priors.from_function."
+        )
+    return prior.to(operator.device)
+
+
 def _prepare(
     y: Tensor, operator: LinearOperator, prior: Denoiser, noise: float | AtMost | None, scale: float | str
 ) -> tuple[Problem, float]:
@@ -105,11 +118,11 @@ def _prepare(
     if len(y) == 0:
         raise InputError(f"y: shape {tuple(y.shape)} holds no data; give at least one item.")
     bound = AtMost(estimate_noise(y, operator)) if noise is None else noise
-    sigma_y = bound.value if isinstance(bound, AtMost) else float(bound)
+    sigma_y = bound.value if isinstance(bound, AtMost) else bound
     check_positive("noise", sigma_y, zero=True)
     if isinstance(scale, str) and scale != "auto":
         raise InputError(f"scale: expected 'auto' or a number, got {scale!r}.")
-    factor = _scale(y, operator, prior) if isinstance(scale, str) else float(scale)
+    factor = _scale(y, operator, prior) if isinstance(scale, str) else scale
     check_positive("scale", factor)
     problem = Problem.build(operator, y / factor, sigma_y / factor)
     if isinstance(bound, AtMost):

@@ -127,12 +127,11 @@ class GaussianMixturePrior(Denoiser):
         """E[x0 | x], exact."""
         share = self._responsibilities(x, sigma)
         means = torch.stack([c.denoise(x, sigma) for c in self.components])
-        return (share.reshape(*share.shape, *(1,) * (x.ndim - 1)) * means).sum(0)
+        return (share * means).sum(0)
 
     def moments(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
         """E[x0 | x] and the exact variance per pixel and real component."""
         share = self._responsibilities(x, sigma)
-        share = share.reshape(*share.shape, *(1,) * (x.ndim - 1))
         parts = [c.moments(x, sigma) for c in self.components]
         mean = sum(s * m for s, (m, _) in zip(share, parts, strict=True))
         halved = 2 if x.is_complex() else 1
@@ -152,8 +151,10 @@ class GaussianMixturePrior(Denoiser):
         return GaussianMixturePrior(weights, [c.posterior(matrix, y, sigma_y) for c in self.components])
 
     def _responsibilities(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """Posterior probability of each component (components, *batch), with an axis of 1 for each of the image."""
         scores = [w.log() + c.log_density(x, sigma) for w, c in zip(self.weights, self.components, strict=True)]
-        return torch.softmax(torch.stack(scores), dim=0)
+        image = self.components[0].mean.ndim
+        return torch.softmax(torch.stack(scores), dim=0).reshape(-1, *x.shape[: x.ndim - image], *(1,) * image)
 
 
 class StationaryGaussianPrior(Denoiser):

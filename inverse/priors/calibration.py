@@ -54,6 +54,8 @@ class Calibration:
         return torch.lerp(power[low], power[low + 1], position - low)
 
     def _interpolate(self, table: Tensor, sigma: float) -> Tensor:
+        if len(self.sigma) == 1:
+            return table[0]
         levels = self.sigma.log()
         index = int(torch.searchsorted(levels, math.log(sigma)).clamp(1, len(levels) - 1))
         share = (math.log(sigma) - float(levels[index - 1])) / float(levels[index] - levels[index - 1])

@@ -17,8 +17,12 @@ LOG_VARIANCE_BOUND = 6.0
 """The variance head may move the log variance by at most this much from its base; unbounded it diverged in training."""
 
 
+LEVEL_FLOOR = 0.01
+"""Mean square of the features below which they are no longer levelled."""
+
+
 class ResidualBlock(nn.Module):
-    """x + conv(silu(film(conv(x)))), FiLM-modulated by the noise level; the last layer starts at zero.
+    """x + conv(silu(film(conv(level(x))))), FiLM-modulated by the noise level; the last layer starts at zero.
 
     Args:
         width: number of channels in and out.
@@ -34,7 +38,16 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
-        return x + self.conv2(F.silu(self.conv1(x) * (1 + scale) + shift))
+        return x + self.conv2(F.silu(self.conv1(level(x)) * (1 + scale) + shift))
+
+
+def level(x: Tensor) -> Tensor:
+    """x over the root mean square of its channels at every pixel, features (N, C, H, W).
+
+    Local, unlike the usual normalisation layers: a dark region does not depend on how bright the rest is. The floor
+    keeps what is far below the level of the features from being blown up.
+    """
+    return x * (x.square().mean(dim=1, keepdim=True) + LEVEL_FLOOR).rsqrt()
 
 
 class Stage(nn.ModuleList):

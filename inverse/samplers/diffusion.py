@@ -67,6 +67,7 @@ class DiffusionSampler:
         """Network evaluations per sample."""
         return self.steps if self.grid is None else len(self.grid) - 1
 
+    @torch.no_grad()  # a prior with parameters of its own would keep the graph of all steps
     def run(
         self,
         problem: Problem,

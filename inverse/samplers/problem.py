@@ -94,6 +94,8 @@ class Problem:
         misfit = self.operator(x) - self.y
         if self.operator.weights is not None:
             misfit = misfit * self.operator.weights.to(misfit.dtype.to_real())
+        if self.sigma_y == 0:
+            return torch.full_like(norm(misfit), torch.inf)
         return norm(misfit) / (self.sigma_y * self.operator.measurements**0.5)
 
 

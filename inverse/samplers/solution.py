@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,5 +95,6 @@ class Solution:
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error}); choose a folder that can.") from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # a folder that is none has nothing to remove
+                temporary.unlink(missing_ok=True)
         return path

@@ -118,7 +118,7 @@ _RULES: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
     (lambda v: isinstance(v, str) and v not in ("", ".", "..") and Path(v).name == v, "a plain name", "name"),
     (lambda v: _whole(v) and v > 0, "a whole number above 0", "steps report_every"),
     (lambda v: _whole(v) and v >= 0, "a whole number, at least 0", "seed warmup cooldown variance_start"),
-    (lambda v: _number(v) and v > 0, "a number above 0", "data_std sigma_min sigma_max learning_rate clip"),
+    (lambda v: _number(v) and v > 0, "a number above 0", "data_std sigma_min sigma_max learning_rate ratio clip"),
     (lambda v: _number(v) and v >= 0, "a number, at least 0", "log_sigma_std weight_decay gain gamma phase"),
     (lambda v: _number(v), "a number", "log_sigma_mean"),
     (lambda v: _number(v) and 0 <= v <= 1, "a number from 0 to 1", "uniform ema"),

@@ -1,0 +1,243 @@
+"""Learned covariance: exact for stationary Gaussian images, honest about its fit, alike with and without tricks."""
+
+import math
+
+import pytest
+import torch
+from sampler_cases import EXACT, dense, mri, observe, randn, relative, stationary
+from torch import Tensor
+
+from inverse.errors import InputError
+from inverse.operators import LinearOperator, Mask, MultiCoilMRI
+from inverse.priors import GaussianPrior, StationaryGaussianPrior
+from inverse.random import SampleRandom
+from inverse.samplers import DDIM, DDS, DiffusionSampler, LearnedCovariance, Problem
+from inverse.samplers.covariance import CovarianceFactor, draw, modes_of
+from inverse.samplers.learned_covariance import prior_gaussian
+from inverse.samplers.start import from_data
+
+SOLVED = {"iterations": 300, "rtol": 1e-12}
+EXACT_DRAWS = LearnedCovariance(draw_last=True, innovation=False, iterations=60, rtol=1e-6)
+
+
+def as_gaussian(prior: StationaryGaussianPrior) -> GaussianPrior:
+    """The prior as a dense Gaussian: covariance F^H diag(power) F."""
+    n = math.prod(prior.shape)
+    units = torch.eye(n, dtype=prior.dtype).reshape(n, *prior.shape)
+    columns = prior.transform.inverse(prior.power * prior.transform.forward(units)).reshape(n, n)
+    return GaussianPrior(torch.zeros(prior.shape, dtype=prior.dtype), columns.mT)
+
+
+def case(name: str) -> tuple[LinearOperator, StationaryGaussianPrior]:
+    """Operator and prior of 20 pixels, under-determined."""
+    if name == "complex":
+        return mri((4, 5), coils=2, every=3), stationary((4, 5))
+    mask = torch.arange(20).reshape(4, 5) % 2 == 0
+    return Mask(mask, dtype=torch.float64), stationary((4, 5), torch.float64)
+
+
+def whitened(samples: Tensor, posterior: GaussianPrior) -> Tensor:
+    """Samples in the eigenvectors of the posterior's covariance, over its standard deviations, real (n, components)."""
+    modes = (samples.flatten(1) - posterior.mean.flatten()) @ posterior.vectors.conj() / posterior.values.sqrt()
+    return torch.view_as_real(modes).flatten(1) if modes.is_complex() else modes
+
+
+def check_standard_normal(white: Tensor) -> None:
+    """Mean 0 and covariance 1 within 4 standard errors in every entry, for draws that are right."""
+    n, size = white.shape
+    covariance = white.mT @ white / n
+    error = (covariance - torch.eye(size, dtype=white.dtype)).abs()
+    assert float(white.mean(0).abs().max()) < 4 / math.sqrt(n)
+    assert float(error.diagonal().max()) < 4 * math.sqrt(2 / n)
+    assert float((error - torch.diag(error.diagonal())).max()) < 4 / math.sqrt(n)
+
+
+@pytest.mark.parametrize("kind", ["complex", "real"])
+@pytest.mark.parametrize("levels", [(60.0, 0.0), (60.0, 1.0, 0.0), (60.0, 4.0, 0.7, 0.2, 0.0)], ids=len)
+def test_draws_have_the_exact_posterior_at_any_number_of_steps(kind, levels):
+    operator, prior = case(kind)
+    y = observe(operator, prior.sample(1, torch.Generator().manual_seed(5)), 0.3)
+    sampler = DiffusionSampler(EXACT_DRAWS, DDIM(1.0), grid=levels)
+    samples = sampler.run(Problem.build(operator, y, 0.3), prior, samples=4000, seed=1).samples[:, 0]
+    posterior = as_gaussian(prior).posterior(dense(operator), y[0].flatten(), 0.3)
+    check_standard_normal(whitened(samples, posterior))
+
+
+def test_the_check_of_draws_finds_wrong_draws():
+    # DDS ignores the spectrum of the error: the same check must refuse its draws.
+    operator, prior = case("complex")
+    y = observe(operator, prior.sample(1, torch.Generator().manual_seed(5)), 0.3)
+    sampler = DiffusionSampler(DDS(), DDIM(1.0), grid=(60.0, 4.0, 0.7, 0.2, 0.0))
+    samples = sampler.run(Problem.build(operator, y, 0.3), prior, samples=1000, seed=1).samples[:, 0]
+    posterior = as_gaussian(prior).posterior(dense(operator), y[0].flatten(), 0.3)
+    with pytest.raises(AssertionError):
+        check_standard_normal(whitened(samples, posterior))
+
+
+@pytest.mark.parametrize("kind", ["complex", "real"])
+@pytest.mark.parametrize("sigma", [0.1, 1.0, 30.0])
+def test_the_estimate_is_the_exact_mean_given_x_and_y(kind, sigma):
+    operator, prior = case(kind)
+    x0 = prior.sample(3, torch.Generator().manual_seed(5))
+    y, x = observe(operator, x0, 0.3), x0 + sigma * randn(3, 4, 5, dtype=prior.dtype, seed=3)
+    exact = LearnedCovariance(draw=False, innovation=False, **SOLVED)
+    problem, random = Problem.build(operator, y, 0.3), SampleRandom(0, range(3))
+    estimate = exact.estimate(problem, prior, x, sigma, random, final=False)
+    for i in range(3):
+        given_x = as_gaussian(prior).posterior(torch.eye(20, dtype=prior.dtype), x[i].flatten(), sigma)
+        both = given_x.posterior(dense(operator), y[i].flatten(), 0.3)
+        assert relative(estimate.x0[i], both.mean) < 1e-9  # CG to 1e-12 times the condition number
+        assert relative(estimate.denoised[i], given_x.mean) < 1e-9
+
+
+@pytest.mark.parametrize("dtype", [torch.complex128, torch.float64])
+def test_the_factor_and_its_adjoint_agree(dtype):
+    modes = modes_of(torch.zeros(4, 5, dtype=dtype))
+    std, gain = randn(2, 4, 5, dtype=torch.float64).abs(), randn(4, 5, dtype=torch.float64, seed=1).abs()
+    factor = CovarianceFactor(modes, std, gain)
+    z, x = randn(2, 4, 5, dtype=dtype, seed=2), randn(2, 4, 5, dtype=dtype, seed=3)
+    left, right = (x.conj() * factor.apply(z)).sum((1, 2)), (factor.adjoint(x).conj() * z).sum((1, 2))
+    assert torch.allclose(left, right, rtol=EXACT, atol=EXACT)
+    k = torch.tensor([4.0, 9.0], dtype=torch.float64)
+    assert relative(factor.scaled(k).apply(z), k.sqrt()[:, None, None] * factor.apply(z)) < EXACT
+
+
+def test_a_perturbed_solve_draws_from_the_posterior_of_a_variance_per_pixel():
+    operator = mri((4, 5), coils=2, every=3)
+    std = torch.linspace(0.2, 1.5, 20, dtype=torch.float64).reshape(1, 4, 5)
+    factor = CovarianceFactor(modes_of(torch.zeros(4, 5, dtype=torch.complex128)), std, torch.ones(4, 5).double())
+    mean, y = randn(4, 5, seed=1), observe(operator, randn(1, 4, 5, seed=2), 0.3)
+    problem = Problem.build(operator, y.expand(4000, -1, -1, -1), 0.3)
+    draws = draw(problem, mean.expand(4000, 4, 5), factor, SampleRandom(2, range(4000)), iterations=60, rtol=1e-6)
+    prior = GaussianPrior(mean, torch.diag(std.flatten() ** 2))
+    check_standard_normal(whitened(draws, prior.posterior(dense(operator), y[0].flatten(), 0.3)))
+
+
+@pytest.mark.parametrize("kind", ["complex", "real"])
+def test_the_start_is_a_draw_given_the_data_plus_noise(kind):
+    # At sigma 1 the prior's error has the power p / (p + 1): x0 is drawn as if that were the prior.
+    (operator, prior), sigma = case(kind), 1.0
+    y = observe(operator, prior.sample(1, torch.Generator().manual_seed(5)), 0.3)
+    problem = Problem.build(operator, y.expand(4000, *y.shape[1:]), 0.3)
+    x = from_data(problem, prior, sigma, SampleRandom(2, range(4000)))
+    error = as_gaussian(StationaryGaussianPrior(prior.shape, prior.power / (prior.power + 1), prior.dtype))
+    x0 = error.posterior(dense(operator), y[0].flatten(), 0.3)
+    covariance = x0.covariance + sigma**2 * torch.eye(20, dtype=prior.dtype)
+    check_standard_normal(whitened(x, GaussianPrior(x0.mean, covariance)))
+
+
+def test_without_variance_and_spectrum_it_is_dds():
+    operator, prior = mri(), stationary((8, 6), spectrum=False)
+    y, x = observe(operator, prior.sample(2, torch.Generator().manual_seed(5)), 0.2), randn(2, 8, 6)
+    problem, random = Problem.build(operator, y, 0.2), SampleRandom(0, range(2))
+    plain = LearnedCovariance(draw=False, innovation=False, **SOLVED)
+    ours = plain.estimate(problem, prior, x, 0.5, random, final=False)
+    dds = DDS(**SOLVED).estimate(problem, prior, x, 0.5, random, final=False)
+    assert relative(ours.x0, dds.x0) < 1e-9  # both solved to 1e-12
+
+
+def test_the_variance_of_the_prior_is_used_per_pixel():
+    # A denoising problem with independent pixels has a closed form.
+    variance = torch.linspace(0.1, 3, 48, dtype=torch.float64)
+    prior = GaussianPrior(torch.zeros(8, 6, dtype=torch.complex128), torch.diag(variance))
+    problem = Problem.build(mri(every=1), torch.zeros(1, 3, 8, 6, dtype=torch.complex128), 0.5)
+    mean, factor = prior_gaussian(problem, prior, randn(1, 8, 6), 0.7)
+    expected = (variance * 0.49 / (variance + 0.49)).reshape(8, 6)
+    assert relative(factor.std[0] ** 2, expected) < EXACT and mean.shape == (1, 8, 6)
+    assert float(factor.gain.min()) == 1.0 and problem.work.nfe == 1
+
+
+def innovation_curve(factor: float = 1.0, noise: float = 1.0) -> list[float]:
+    """Innovation per level; images are `factor` times those of the prior, noise is `noise` times the stated."""
+    operator, prior = mri((16, 16), coils=4, every=2), stationary((16, 16))
+    x0 = factor * prior.sample(16, torch.Generator().manual_seed(5))
+    y = observe(operator, x0, 0.1 * noise)
+    sampler = DiffusionSampler(LearnedCovariance(), DDIM(1.0), 8)
+    return [k for _, k in sampler.run(Problem.build(operator, y, 0.1), prior, samples=1, seed=0).info["innovation"]]
+
+
+def test_the_innovation_is_near_one_when_all_fits():
+    curve = innovation_curve()
+    # Mean of 16 images; the spread of one is about sqrt(2 / 2) / sqrt(20 independent modes), a standard error of 0.06.
+    assert len(curve) == 8 and all(0.75 < k < 1.25 for k in curve), curve
+
+
+def test_the_innovation_shows_a_wrong_scale_where_the_prior_decides():
+    curve = innovation_curve(factor=3.0)
+    assert min(curve[:3]) > 4, curve  # 9 at the first level, where x carries nothing
+
+
+def test_the_innovation_shows_noise_that_is_stated_too_low():
+    curve = innovation_curve(noise=3.0)
+    assert curve[-1] > 3, curve  # the data miss the image by more than the stated noise explains
+    assert innovation_curve(noise=0.2)[-1] < 0.75  # and by less where it is stated too high
+
+
+@pytest.mark.parametrize("draw_last", [False, True])
+def test_exact_data_are_met_exactly(draw_last):
+    operator, prior = mri(coils=1), stationary((8, 6))
+    truth = prior.sample(2, torch.Generator().manual_seed(5))
+    y = operator(truth)
+    conditioning = LearnedCovariance(draw_last=draw_last, iterations=200, rtol=1e-8)
+    solution = DiffusionSampler(conditioning, steps=4).run(Problem.build(operator, y, 0.0), prior, samples=2, seed=0)
+    assert bool(torch.isfinite(solution.samples).all())
+    # rtol times the condition of A^H A on its range; the prior's 40 dB of dynamics.
+    assert relative(operator(solution.samples), y.expand(2, -1, -1, -1, -1)) < 1e-5
+    assert relative(solution.samples[0], truth) > 1e-3  # what was not measured is not known
+
+
+@pytest.mark.parametrize("sigma_y", [0.3, 1e-3])
+@pytest.mark.parametrize("kind", ["complex", "real"])
+def test_the_preconditioner_does_not_change_the_result(kind, sigma_y, monkeypatch):
+    operator, prior = case(kind)
+    y = observe(operator, prior.sample(2, torch.Generator().manual_seed(5)), sigma_y)
+    x = randn(2, 4, 5, dtype=prior.dtype)
+
+    def estimate() -> Tensor:
+        exact = LearnedCovariance(**SOLVED)
+        problem = Problem.build(operator, y, sigma_y)
+        return exact.estimate(problem, prior, x, 0.5, SampleRandom(0, range(2)), final=False).x0
+
+    balanced = estimate()
+    monkeypatch.setattr(CovarianceFactor, "balance", lambda self, noise_variance, density: 1.0)
+    assert relative(balanced, estimate()) < 1e-6  # CG to 1e-12 times a condition number of up to 1e6
+
+
+def test_the_preconditioner_saves_iterations():
+    operator, prior = mri((16, 16), coils=4), stationary((16, 16))
+    y = observe(operator, prior.sample(2, torch.Generator().manual_seed(5)), 0.01)
+    counts = []
+    for balance in (CovarianceFactor.balance, lambda self, noise_variance, density: 1.0):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(CovarianceFactor, "balance", balance)
+            problem = Problem.build(operator, y, 0.01)
+            exact = LearnedCovariance(iterations=300, rtol=1e-4)
+            exact.estimate(problem, prior, randn(2, 16, 16), 0.5, SampleRandom(0, range(2)), final=False)
+            counts.append(int(problem.work.cg_iterations))
+    assert counts[0] < counts[1], counts
+
+
+@pytest.mark.parametrize("conditioning", [LearnedCovariance(), LearnedCovariance(draw_last=True)], ids=str)
+def test_the_image_is_empty_where_no_coil_sees(conditioning):
+    maps = mri().maps.clone()
+    maps[:, :, 4:] = 0
+    operator = MultiCoilMRI(maps, mri().mask)
+    y = observe(operator, randn(2, 8, 6), 0.1)
+    x = DiffusionSampler(conditioning, steps=3).run(
+        Problem.build(operator, y, 0.1), stationary((8, 6)), samples=1, seed=0
+    )
+    assert float(x.samples[..., 4:].abs().max()) == 0.0 and float(x.samples[..., :4].abs().min()) > 0.0
+
+
+def test_it_costs_one_network_evaluation_a_step():
+    operator, prior = case("complex")
+    problem = Problem.build(operator, observe(operator, randn(1, 4, 5), 0.1), 0.1)
+    stats = DiffusionSampler(LearnedCovariance(), steps=5).run(problem, prior, samples=1, seed=0).stats
+    assert stats.nfe == 5 and stats.nfe_backward == 0
+    # A step: one gram for D or for the drawn image, one for the probe, one per iteration; the start adds its own.
+    assert stats.grams >= stats.cg_iterations + 2 * 5
+
+
+def test_bad_settings_are_refused():
+    with pytest.raises(InputError, match="iterations"):
+        LearnedCovariance(iterations=0)
