@@ -1,7 +1,8 @@
-"""The network of the shipped priors: a U-Net without normalisation layers, EDM preconditioning and a variance head.
+"""The network of the shipped priors: a U-Net with EDM preconditioning and a variance head.
 
-Without normalisation the response is local in intensity: a dark region does not depend on how bright the rest is, and a
-network trained on crops runs on any image size.
+No statistic is taken over space, so that a dark region does not depend on how bright the rest is, and a network trained
+on crops runs on any image size. Features are levelled per pixel instead: without any normalisation the residual blocks
+amplified one another at rarely drawn noise levels, and single batches threw the training off.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from torch.nn import functional as F
 
 LOG_VARIANCE_BOUND = 6.0
 """The variance head may move the log variance by at most this much from its base; unbounded it diverged in training."""
-
 
 LEVEL_FLOOR = 0.01
 """Mean square of the features below which they are no longer levelled."""
@@ -44,8 +44,7 @@ class ResidualBlock(nn.Module):
 def level(x: Tensor) -> Tensor:
     """x over the root mean square of its channels at every pixel, features (N, C, H, W).
 
-    Local, unlike the usual normalisation layers: a dark region does not depend on how bright the rest is. The floor
-    keeps what is far below the level of the features from being blown up.
+    The floor keeps what is far below the level of the features from being blown up.
     """
     return x * (x.square().mean(dim=1, keepdim=True) + LEVEL_FLOOR).rsqrt()
 
