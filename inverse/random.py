@@ -18,15 +18,22 @@ class SampleRandom:
         seed: seed of the run; 0 is a seed like any other.
         indices: which samples this batch holds, e.g. range(4, 8), or pairs (sample, item).
         device: where the numbers are drawn.
+        signs: factors +1 or -1 of all draws, one per index; None is +1.
     """
 
     def __init__(
-        self, seed: int, indices: Sequence[int] | Sequence[tuple[int, int]], device: torch.device | str = "cpu"
+        self,
+        seed: int,
+        indices: Sequence[int] | Sequence[tuple[int, int]],
+        device: torch.device | str = "cpu",
+        *,
+        signs: Sequence[float] | None = None,
     ):
         self.seed = int(seed)
         self.indices = list(indices)
         self.device = torch.device(device)
         self._generators = [torch.Generator(self.device).manual_seed(_mix(self.seed, i)) for i in self.indices]
+        self._signs = None if signs is None else torch.tensor(list(signs), device=self.device)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -39,6 +46,8 @@ class SampleRandom:
         draws = torch.empty((len(self), *shape), device=self.device)
         for out, generator in zip(draws, self._generators, strict=True):
             torch.randn(shape, generator=generator, device=self.device, out=out)
+        if self._signs is not None:
+            draws = draws * self._signs.reshape(-1, *(1,) * len(shape))
         return draws.to(dtype)
 
 

@@ -51,7 +51,7 @@ def solve(
         method: a sampler or a name: "auto", "learned-covariance", "dds", "dds-published".
         noise: standard deviation per real component of y, in the units of y; 0 makes the data exact. `AtMost(bound)`
             refines a bound by short pilot runs, None takes the bound from the data (`inverse.noise`).
-        samples: how many samples; two or more give an error bar.
+        samples: how many; two or more give an error bar. Methods by name drive them in pairs of opposite noise.
         steps: network evaluations per sample; None keeps the method's own number.
         seed: sample i of seed s is the same whatever the batch.
         scale: number that the image is divided by for the prior; "auto" brings its 99.9th percentile to the prior's.

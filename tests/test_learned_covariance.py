@@ -115,15 +115,43 @@ def test_a_perturbed_solve_draws_from_the_posterior_of_a_variance_per_pixel():
 
 @pytest.mark.parametrize("kind", ["complex", "real"])
 def test_the_start_is_a_draw_given_the_data_plus_noise(kind):
-    # At sigma 1 the prior's error has the power p / (p + 1): x0 is drawn as if that were the prior.
+    # The prior's error at its largest level s has the power p s^2 / (p + s^2): x0 is drawn as if that were the prior.
     (operator, prior), sigma = case(kind), 1.0
     y = observe(operator, prior.sample(1, torch.Generator().manual_seed(5)), 0.3)
     problem = Problem.build(operator, y.expand(4000, *y.shape[1:]), 0.3)
     x = from_data(problem, prior, sigma, SampleRandom(2, range(4000)))
-    error = as_gaussian(StationaryGaussianPrior(prior.shape, prior.power / (prior.power + 1), prior.dtype))
+    power = prior.power / (1 + prior.power / prior.sigma_max**2)
+    error = as_gaussian(StationaryGaussianPrior(prior.shape, power, prior.dtype))
     x0 = error.posterior(dense(operator), y[0].flatten(), 0.3)
     covariance = x0.covariance + sigma**2 * torch.eye(20, dtype=prior.dtype)
     check_standard_normal(whitened(x, GaussianPrior(x0.mean, covariance)))
+
+
+@pytest.mark.parametrize("antithetic", [True, False])
+def test_opposite_noise_cancels_in_the_mean_of_a_pair_and_nowhere_else(antithetic):
+    """Gaussian images: every step is linear in the noise, so that the mean of a pair is the posterior's."""
+    operator, prior = case("complex")
+    y = observe(operator, prior.sample(1, torch.Generator().manual_seed(5)), 0.3)
+    exact = as_gaussian(prior).posterior(dense(operator), y[0].flatten(), 0.3).mean
+    sampler = DiffusionSampler(EXACT_DRAWS, DDIM(1.0), grid=(60.0, 4.0, 0.7, 0.0), antithetic=antithetic)
+    samples = sampler.run(Problem.build(operator, y, 0.3), prior, samples=2, seed=0).samples[:, 0]
+    alone = DiffusionSampler(EXACT_DRAWS, DDIM(1.0), grid=(60.0, 4.0, 0.7, 0.0)).run(
+        Problem.build(operator, y, 0.3), prior, samples=1, seed=0
+    )
+    torch.testing.assert_close(samples[0], alone.samples[0, 0], rtol=0, atol=1e-5)  # each alone is what it was
+    off = [relative(x.flatten(), exact.flatten()) for x in (samples.mean(0), samples[0])]
+    assert off[1] > 0.05
+    # 1e-3: the start's solve stops at 1e-2 of a right-hand side that later levels forget
+    assert off[0] < 1e-3 if antithetic else off[0] > 0.02
+
+
+def test_only_a_prior_with_a_spectrum_starts_low():
+    sampler = DiffusionSampler(LearnedCovariance(), steps=4, largest=2.0)
+    for spectrum, factor in ((True, 2.0), (False, 25.0)):
+        prior, operator = stationary((8, 6), spectrum=spectrum), mri()
+        y = observe(operator, prior.sample(1, torch.Generator().manual_seed(5)), 0.3)
+        info = sampler.run(Problem.build(operator, y, 0.3), prior, samples=1, seed=0).info
+        assert info["grid"][0] == pytest.approx(min(factor * prior.data_std, prior.sigma_max))
 
 
 def test_without_variance_and_spectrum_it_is_dds():

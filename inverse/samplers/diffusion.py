@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from inverse.errors import InputError, SamplingError
+from inverse.errors import InputError, SamplingError, check_positive
 from inverse.priors.base import Denoiser
 from inverse.progress import Progress, Silent
 from inverse.random import SampleRandom
@@ -21,6 +21,7 @@ from inverse.samplers.solution import Solution, Stats
 from inverse.samplers.start import from_data, from_noise
 
 STARTS = {"data": from_data, "noise": from_noise}
+LARGEST = 25.0
 Callback = Callable[[int, float, Tensor], None]
 
 
@@ -38,6 +39,10 @@ class DiffusionSampler:
         steps: network evaluations, where no grid is given.
         grid: decreasing noise levels, the last may be 0; None takes `default_grid(prior, steps)`.
         start: "data" starts from a coarse image drawn given the data plus noise, "noise" from noise alone.
+        largest: first level of the default grid, in data standard deviations, for priors that state a spectrum: with it
+            the start already carries the coarse image. Others begin at 25.
+        antithetic: samples 2j and 2j + 1 are driven by the same noise with opposite signs. Each alone is what it was;
+            their mean converges faster, since what is linear in the noise cancels (Hammersley and Morton 1956).
 
     Raises:
         InputError: steps below 1, or a grid that does not decrease.
@@ -48,10 +53,13 @@ class DiffusionSampler:
     steps: int = 20
     grid: tuple[float, ...] | None = None
     start: str = "data"
+    largest: float = LARGEST
+    antithetic: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise InputError(f"steps: expected at least 1, got {self.steps}.")
+        check_positive("largest", self.largest)
         if self.start not in STARTS:
             raise InputError(f"start: expected one of {', '.join(STARTS)}, got {self.start!r}.")
         if self.grid is not None:
@@ -97,7 +105,8 @@ class DiffusionSampler:
             SamplingError: NaN or Inf appeared.
         """
         started = time.monotonic()
-        levels = self.grid or tuple(default_grid(prior, self.steps).tolist())
+        largest = self.largest if prior.calibration is not None and self.start == "data" else LARGEST
+        levels = self.grid or tuple(default_grid(prior, self.steps, largest).tolist())
         items = len(problem.y)
         jobs = [(i, b) for i in range(samples) for b in range(items)]
         run = _Run(self, problem, prior, levels, seed, progress or Silent(), callback)
@@ -118,12 +127,12 @@ class DiffusionSampler:
         return run.solution(samples, items, time.monotonic() - started)
 
 
-def default_grid(prior: Denoiser, steps: int) -> Tensor:
-    """Karras levels from 25 data standard deviations down to 0.8 / steps of one, then 0.
+def default_grid(prior: Denoiser, steps: int, largest: float = LARGEST) -> Tensor:
+    """Karras levels from `largest` data standard deviations down to 0.8 / steps of one, then 0.
 
     The image loses what is finer than the last level before 0, so that level falls as the steps allow.
     """
-    sigma_max = min(prior.sigma_max, 25 * prior.data_std)
+    sigma_max = min(prior.sigma_max, largest * prior.data_std)
     sigma_min = min(max(prior.sigma_min, 0.8 * prior.data_std / steps), 0.5 * sigma_max)
     return karras(steps, sigma_max, sigma_min)
 
@@ -153,7 +162,7 @@ class _Run:
         """Sample the given (sample, item) pairs in one batch."""
         problem = self.problem.take([b for _, b in jobs])
         device, dtype = problem.adjoint_y.device, problem.adjoint_y.dtype
-        random = SampleRandom(self.seed, jobs, device)
+        random = _random(self.seed, jobs, device, antithetic=self.sampler.antithetic)
         shape = problem.adjoint_y.shape[1:]
         x = STARTS[self.sampler.start](problem, self.prior, self.levels[0], random)
         curve: list[Tensor] = []
@@ -193,6 +202,13 @@ class _Run:
             Stats(int(nfe), 0, grams, int(cg), seconds, _peak_memory(images.device)),
             info,
         )
+
+
+def _random(seed: int, jobs: Sequence[tuple[int, int]], device: torch.device, *, antithetic: bool) -> SampleRandom:
+    if not antithetic:
+        return SampleRandom(seed, jobs, device)
+    pairs = [(sample // 2, item) for sample, item in jobs]
+    return SampleRandom(seed, pairs, device, signs=[-1.0 if sample % 2 else 1.0 for sample, _ in jobs])
 
 
 def _check_finite(x: Tensor, part: str, step: int, sigma: float) -> None:

@@ -15,7 +15,7 @@ from inverse.samplers.learned_covariance import LearnedCovariance
 
 def dds(steps: int = 20) -> DiffusionSampler:
     """DDS with the noise-aware gamma, the conditioned noise direction and ancestral steps."""
-    return DiffusionSampler(DDS(), DDIM(eta=1.0), steps)
+    return DiffusionSampler(DDS(), DDIM(eta=1.0), steps, antithetic=True)
 
 
 def dds_published(steps: int = 50) -> DiffusionSampler:
@@ -30,7 +30,7 @@ def dds_published(steps: int = 50) -> DiffusionSampler:
 
 def learned_covariance(steps: int = 20) -> DiffusionSampler:
     """Learned covariance with the innovation, and ancestral steps through draws of x0 (error bars that hold)."""
-    return DiffusionSampler(LearnedCovariance(), DDIM(eta=1.0), steps)
+    return DiffusionSampler(LearnedCovariance(), DDIM(eta=1.0), steps, largest=2.0, antithetic=True)
 
 
 METHODS: dict[str, Callable[..., DiffusionSampler]] = {

@@ -22,14 +22,15 @@ def from_data(problem: Problem, prior: Denoiser, sigma: float, random: SampleRan
 
     The mean of an image stands far above white noise of 25 data standard deviations (by sqrt(pixels) / 25), so that a
     start from noise alone begins with the wrong coarse image. The Gaussian N(0, C) has the spectrum of the prior's
-    error at sigma, where the denoiser knows next to nothing.
+    error at its largest noise level, where the denoiser knows next to nothing: that of the images themselves.
     """
+    widest = prior.sigma_max
     like = problem.adjoint_y
     modes = modes_of(like)
-    std = problem.restrict(like.real.new_full(like.shape[1:], prior.mse(sigma) ** 0.5))[None]
+    std = problem.restrict(like.real.new_full(like.shape[1:], prior.mse(widest) ** 0.5))[None]
     gain = torch.ones_like(modes.radius)
     if prior.calibration is not None:
-        gain = prior.calibration.power_map(sigma, modes.radius).sqrt()
+        gain = prior.calibration.power_map(widest, modes.radius).sqrt()
     zero = torch.zeros_like(like)
     x0 = draw(problem, zero, CovarianceFactor(modes, std, gain), random, iterations=30, rtol=1e-2)
     return x0 + from_noise(problem, prior, sigma, random)
