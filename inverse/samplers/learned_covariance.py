@@ -43,7 +43,7 @@ class LearnedCovariance:
         draw_last: draw at the last step too: samples instead of images.
         innovation: scale C by the innovation.
         iterations: cap on the iterations of conjugate gradients.
-        rtol: relative residual at which they stop.
+        rtol: relative residual at which they stop; a truncated solve draws too little: 1e-2 cost 0.5 dB.
 
     Raises:
         InputError: iterations not positive.
@@ -52,8 +52,8 @@ class LearnedCovariance:
     draw: bool = True
     draw_last: bool = False
     innovation: bool = True
-    iterations: int = 40
-    rtol: float = 1e-2
+    iterations: int = 100
+    rtol: float = 2e-3
 
     def __post_init__(self) -> None:
         if self.iterations < 1:

@@ -15,7 +15,7 @@ from inverse.samplers.learned_covariance import LearnedCovariance
 
 def dds(steps: int = 20) -> DiffusionSampler:
     """DDS with the noise-aware gamma, the conditioned noise direction and ancestral steps."""
-    return DiffusionSampler(DDS(), DDIM(eta=1.0), steps, antithetic=True)
+    return DiffusionSampler(DDS(), DDIM(eta=1.0), steps, largest=2.0, antithetic=True)
 
 
 def dds_published(steps: int = 50) -> DiffusionSampler:
