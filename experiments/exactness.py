@@ -60,9 +60,9 @@ DDS: noise-aware, conditioned noise direction, ancestral. `no table`: the error 
 sigma^2 s^2/(sigma^2 + s^2). `unconditioned`: the published noise direction; `published`: all published constants.
 Learned covariance: the spectrum by formula, or measured on {TRAINING} draws of the prior; for the prior `Gaussian` with
 the exact variance per pixel. `samples` draws at the last step too, `images` does not; `no innovation` leaves its scale
-out, which one probe estimates from 32 numbers; `tight` solves to 1e-4 instead of 1e-2.
+out, which one probe estimates from 32 numbers; `tight` solves to 1e-4 instead of 2e-3.
 
-What keeps the learned covariance from the floor: a prior that is not stationary (`Gaussian`); solves to 1e-2 only; the
+What keeps the learned covariance from the floor: a prior that is not stationary (`Gaussian`); solves to 2e-3 only; the
 innovation's one probe; and on images this small a table of 32 bins, whose interpolation mixes the few frequencies there
 are ({BINS} bins are used elsewhere; larger images fill all 32). Without these it is exact at any number of evaluations.
 What keeps DDS from it is r^2 I, which spreads nothing from seen to missing pixels: more steps lead to a limit that is
