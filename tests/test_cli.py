@@ -278,6 +278,6 @@ def test_demo(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     names = ["demo.h5", "demo.nii.gz", "demo.png", "demo_std.nii.gz"]
     assert sorted(p.name for p in tmp_path.iterdir()) == names
-    scores = {line.split("  ")[0].split(",")[0]: float(line.split()[-5]) for line in result.output.splitlines()
+    scores = {line.split("  ")[0].split(",")[0]: float(line.split()[-7]) for line in result.output.splitlines()
               if " x " in line and "mean of" in line}  # fmt: skip
     assert scores["learned covariance"] > scores["DDS"]
