@@ -145,7 +145,7 @@ def run_calibrate(
 
 
 def list_priors() -> None:
-    """Names, sizes and the first lines of the cards of the shipped priors."""
+    """Names, sizes and the first paragraphs of the cards of the shipped priors."""
     names = shipped()
     if not names:
         click.echo("No priors are shipped with this installation; train one with `inverse train`.")
@@ -154,9 +154,9 @@ def list_priors() -> None:
         click.echo(f"{name}: {load(name)!r}")
         card = folder / f"{name}.md"
         if card.is_file():
-            lines = [line.strip() for line in card.read_text(encoding="utf-8").splitlines()]
-            text = [line for line in lines if line and not line.startswith("#")][:3]
-            click.echo(report.facts([("", line) for line in text]))
+            paragraphs = card.read_text(encoding="utf-8").split("\n\n")
+            about = next((text for text in paragraphs if not text.startswith("#")), "")
+            click.echo(report.facts([("", " ".join(about.split()))]))
 
 
 def prior_facts(config: TrainConfig) -> dict:
