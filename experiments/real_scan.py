@@ -238,8 +238,8 @@ def report(table: Table) -> None:
     ]
     text = (
         "Real scans, maps and noise from the undersampled data. Diffusion: mean of the samples. PSNR and SSIM of "
-        "magnitudes against the full reconstruction on the support of its maps. The reference holds noise, and that of the "
-        "samples themselves: images that fit it (residual below 1) are rewarded. "
+        "magnitudes against the full reconstruction on the support of its maps. The reference holds noise, and that of "
+        "the samples themselves: images that fit it (residual below 1) are rewarded. "
         "Held out: 10 % of the samples of a scan that was undersampled at the scanner; over noise, 1 is the least."
     )
     if any("best lambda" in row.method for row in table.rows):
