@@ -33,6 +33,7 @@ METHODS = ("held-out people", "training people", "total variation, held-out peop
 
 
 def main() -> None:
+    """Measure one noise level after another; figures on disk are kept."""
     options = _options()
     prior = inverse.priors.load(options.prior)
     table = Table("denoising", f"{describe(prior)}, {CROPS} crops of {SIDE} x {SIDE}, seed 0", fresh=options.fresh)

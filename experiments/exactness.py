@@ -131,6 +131,7 @@ class Problem:
 
 
 def main() -> None:
+    """Measure every sampler on both problems; figures on disk are kept."""
     options = _options()
     settings = (
         f"{SAMPLES} samples, seed 0, {TRAINING} draws for the spectrum in {BINS} bins, noise {SIGMA_Y:g}, float64"

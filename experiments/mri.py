@@ -58,6 +58,7 @@ COLUMNS = (
 
 
 def main() -> None:
+    """Measure all methods on every scan; figures on disk are kept."""
     options = _options()
     name = "mri-quick" if options.quick else "mri"
     if options.report:

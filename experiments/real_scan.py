@@ -87,6 +87,7 @@ class Scan:
 
 
 def main() -> None:
+    """Measure all methods on every file; figures on disk are kept."""
     options = _options()
     prior = inverse.priors.load(options.prior)
     settings = f"{describe(prior)}, {options.samples} samples, seed 0"

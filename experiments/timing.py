@@ -80,6 +80,7 @@ class Trivial(Denoiser):
 
 
 def main() -> None:
+    """Time both methods for every number of threads and images."""
     options = _options()
     prior = inverse.priors.load(options.prior, device="cuda" if torch.cuda.is_available() else "cpu")
     table = Table("timing", f"{describe(prior)}, 8 coils, {STEPS} evaluations", fresh=options.fresh)

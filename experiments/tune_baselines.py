@@ -33,6 +33,7 @@ SEARCH_RTOL = 1e-5  # PSNR within 0.02 dB of the limit, see --check
 
 
 def main() -> None:
+    """Tune, or check the convergence of what was tuned."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--check", action="store_true")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from checks import check_one_line
 from cli_cases import SIDE, disc, write_scan
 from torch import Tensor
 
 from inverse.acquisition import Acquisition, acquire, cg_sense, settle_noise
 from inverse.data import crop_readout, equispaced, poisson_disc, read, simulate_maps, simulate_scan, write
-from inverse.errors import InputError
 from inverse.operators.mri import MultiCoilMRI
 from inverse.priors import from_function
 
@@ -27,15 +26,6 @@ SIGMA = 0.02  # that of `write_scan`
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def expect_one_line(call: Callable[[], Any], *words: str) -> None:
-    with pytest.raises(InputError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message, message
 
 
 def relative_error(images: Tensor, truth: Tensor) -> float:
@@ -194,27 +184,27 @@ def test_scale_brings_the_peak_of_the_volume_to_that_of_the_prior(tmp_path: Path
     expected = float(torch.quantile(data.sense.abs().flatten(), 0.999)) / 0.9
     assert data.scale(prior) == pytest.approx(expected, rel=1e-5)  # single precision
     silent = dataclasses.replace(data, kspace=0 * data.kspace)
-    expect_one_line(lambda: silent.scale(prior), "no signal")
+    check_one_line(lambda: silent.scale(prior), "no signal")
 
 
 def test_bad_input_is_refused_in_one_line(tmp_path: Path) -> None:
     path = write_scan(tmp_path / "scan.h5")
-    expect_one_line(lambda: acquire(tmp_path / "no.h5"), "no.h5", "no such file")
+    check_one_line(lambda: acquire(tmp_path / "no.h5"), "no.h5", "no such file")
     for noise in (-1.0, math.nan, math.inf):
-        expect_one_line(lambda noise=noise: acquire(path, noise=noise), "noise")
-    expect_one_line(lambda: acquire(path, calibration=5), "calibration", "at least 6", "got 5")
-    expect_one_line(lambda: acquire(path, slices=7), "slices", "7")
+        check_one_line(lambda noise=noise: acquire(path, noise=noise), "noise")
+    check_one_line(lambda: acquire(path, calibration=5), "calibration", "at least 6", "got 5")
+    check_one_line(lambda: acquire(path, slices=7), "slices", "7")
 
 
 def test_file_without_signal_where_it_was_sampled_is_refused_in_one_line(tmp_path: Path) -> None:
     path = write_scan(tmp_path / "scan.h5")
-    expect_one_line(lambda: acquire(change(path, mask=(~LINES).numpy())), str(path), "no signal")
+    check_one_line(lambda: acquire(change(path, mask=(~LINES).numpy())), str(path), "no signal")
 
 
 def test_too_few_lines_for_maps_are_refused_with_the_name_of_the_file(tmp_path: Path) -> None:
     path = write_scan(tmp_path / "scan.h5")
     sparse = LINES & (torch.arange(SIDE) % 4 == 0)
-    expect_one_line(lambda: acquire(change(path, mask=sparse.numpy())), str(path), "at least 6")
+    check_one_line(lambda: acquire(change(path, mask=sparse.numpy())), str(path), "at least 6")
 
 
 def test_noise_that_cannot_be_found_is_asked_for(tmp_path: Path) -> None:
@@ -224,7 +214,7 @@ def test_noise_that_cannot_be_found_is_asked_for(tmp_path: Path) -> None:
     kspace = torch.zeros(1, 1, 8, 16, dtype=torch.complex64)
     kspace[..., 4:12] = torch.randn(8, 8, dtype=torch.complex64, generator=generator())
     write(tmp_path / "scan.h5", kspace, mask=few)
-    expect_one_line(lambda: acquire(tmp_path / "scan.h5"), "noise level cannot be estimated", "--noise")
+    check_one_line(lambda: acquire(tmp_path / "scan.h5"), "noise level cannot be estimated", "--noise")
     assert acquire(tmp_path / "scan.h5", noise=0.1).noise == 0.1
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
+from checks import check_one_line
 from torch import Tensor
 
 from inverse.calibrate import calibrate
-from inverse.errors import InputError
 from inverse.linalg.transforms import Modes
 from inverse.priors import Calibration, GaussianPrior, StationaryGaussianPrior, from_function
 from inverse.priors.base import Denoiser
@@ -28,15 +26,6 @@ def smooth_prior(dtype: torch.dtype) -> StationaryGaussianPrior:
     """Power that falls with frequency by a factor of 1000, as that of images does."""
     radius = Modes(SHAPE, dtype).radius
     return StationaryGaussianPrior(SHAPE, 2 / (1 + (radius / 0.03) ** 3), dtype)
-
-
-def expect_one_line(call: Callable[[], Any], *words: str) -> None:
-    with pytest.raises(InputError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message, message
 
 
 def bin_means(values: Tensor, radius: Tensor, bins: int) -> tuple[Tensor, Tensor]:
@@ -131,12 +120,12 @@ def test_present_calibration_is_not_used() -> None:
 def test_wrong_input_is_refused_in_one_line() -> None:
     prior = smooth_prior(torch.complex128)
     images = [prior.sample(2, generator())]
-    expect_one_line(lambda: calibrate(prior, []), "no images")
-    expect_one_line(lambda: calibrate(prior, [*images, images[0][:0]]), "no images")
-    expect_one_line(lambda: calibrate(prior, [images[0].real]), "real", "2 channel")
-    expect_one_line(lambda: calibrate(prior, [images[0][:, :-1]]), "(23, 20)")
-    expect_one_line(lambda: calibrate(prior, images, levels=1), "levels", "1")
-    expect_one_line(lambda: calibrate(prior, images, bins=1), "bins", "1")
+    check_one_line(lambda: calibrate(prior, []), "no images")
+    check_one_line(lambda: calibrate(prior, [*images, images[0][:0]]), "no images")
+    check_one_line(lambda: calibrate(prior, [images[0].real]), "real", "2 channel")
+    check_one_line(lambda: calibrate(prior, [images[0][:, :-1]]), "(23, 20)")
+    check_one_line(lambda: calibrate(prior, images, levels=1), "levels", "1")
+    check_one_line(lambda: calibrate(prior, images, bins=1), "bins", "1")
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -144,7 +133,7 @@ def test_images_that_are_not_finite_are_refused_in_one_line(value: float) -> Non
     prior: Denoiser = smooth_prior(torch.float64)
     images = torch.ones(2, *SHAPE, dtype=torch.float64)
     images[1, 3, 3] = value
-    expect_one_line(lambda: calibrate(prior, [images], levels=3, bins=4, show=False), "finite")
+    check_one_line(lambda: calibrate(prior, [images], levels=3, bins=4, show=False), "finite")
 
 
 def tables() -> Calibration:

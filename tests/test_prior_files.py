@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from checks import check_one_line
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from inverse.errors import InputError
 from inverse.priors import files
 from inverse.priors.calibration import Calibration
 from inverse.priors.files import NetworkPrior, load, load_prior, save_prior, shipped
@@ -49,16 +49,6 @@ def saved(tmp_path: Path) -> Path:
 
 def image() -> Tensor:
     return torch.randn(2, 9, 7, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
-
-
-def expect_one_line(call: Callable[[], Any], *words: str) -> str:
-    with pytest.raises(InputError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message, message
-    return message
 
 
 def test_weights_come_back_in_half_precision(saved: Path) -> None:
@@ -117,7 +107,7 @@ def test_full_precision_can_be_asked_for(saved: Path) -> None:
         mean, _ = exact.network(x, torch.full((2,), 0.3))
     # 1e-4: single precision on outputs of order 10; bfloat16 would be off by 1e-2
     assert torch.allclose(torch.view_as_real(exact.denoise(image(), 0.3)).movedim(-1, 1), mean, atol=1e-4)
-    expect_one_line(lambda: load_prior(saved, precision="double"), "double", "float32")
+    check_one_line(lambda: load_prior(saved, precision="double"), "double", "float32")
 
 
 def test_moves_to_a_device_and_leaves_the_original(saved: Path) -> None:
@@ -199,7 +189,7 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damaged_file_is_refused_in_one_line(saved: Path, name: str) -> None:
     DAMAGE[name](saved)
-    expect_one_line(lambda: load_prior(saved), str(saved), "not a prior")
+    check_one_line(lambda: load_prior(saved), str(saved), "not a prior")
 
 
 def test_unchanged_rewrite_still_loads(saved: Path) -> None:
@@ -225,7 +215,7 @@ def test_pickle_is_never_opened(tmp_path: Path, writer: str) -> None:
         path.write_bytes(pickle.dumps(Bomb(trace)))
     else:
         torch.save({"weights": Bomb(trace)}, path)
-    expect_one_line(lambda: load_prior(path), "not a prior")
+    check_one_line(lambda: load_prior(path), "not a prior")
     assert not trace.exists()
     if writer == "pickle":  # the trap works
         pickle.loads(path.read_bytes())
@@ -233,8 +223,8 @@ def test_pickle_is_never_opened(tmp_path: Path, writer: str) -> None:
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
-    expect_one_line(lambda: load_prior(tmp_path / "no.safetensors"), "no.safetensors", "no such prior")
-    expect_one_line(lambda: load_prior(tmp_path), str(tmp_path), "not a prior")
+    check_one_line(lambda: load_prior(tmp_path / "no.safetensors"), "no.safetensors", "no such prior")
+    check_one_line(lambda: load_prior(tmp_path), str(tmp_path), "not a prior")
 
 
 def test_folder_that_cannot_be_written_is_left_clean(tmp_path: Path) -> None:
@@ -242,7 +232,7 @@ def test_folder_that_cannot_be_written_is_left_clean(tmp_path: Path) -> None:
     (tmp_path / "folder.safetensors").mkdir()
     before = sorted(tmp_path.rglob("*"))
     for place in ("missing/p.safetensors", "file/p.safetensors", "folder.safetensors"):
-        expect_one_line(lambda place=place: save_prior(tmp_path / place, make_network(), FACTS, None), place, "written")
+        check_one_line(lambda place=place: save_prior(tmp_path / place, make_network(), FACTS, None), place, "written")
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -253,7 +243,7 @@ def test_failed_write_keeps_the_old_file(saved: Path, monkeypatch: pytest.Monkey
 
     before = saved.read_bytes()
     monkeypatch.setattr(files, "save_file", disk_full)
-    expect_one_line(lambda: save_prior(saved, make_network(), FACTS, None), "No space left")
+    check_one_line(lambda: save_prior(saved, make_network(), FACTS, None), "No space left")
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
 
@@ -263,8 +253,8 @@ def test_unknown_name_lists_the_shipped_ones(saved: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(files, "_weights", lambda: saved.parent)
     assert shipped() == ["other", "tiny"]
     assert load("tiny").name == "tiny"
-    expect_one_line(lambda: load("brain"), "'brain'", "other, tiny", ".safetensors")
-    expect_one_line(lambda: load_prior("nowhere.safetensors"), "other, tiny")
+    check_one_line(lambda: load("brain"), "'brain'", "other, tiny", ".safetensors")
+    check_one_line(lambda: load_prior("nowhere.safetensors"), "other, tiny")
 
 
 def test_loads_by_path(saved: Path) -> None:

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 import torch
+from checks import check_one_line
 from cli_cases import CONFIG, write_training
 from torch import Tensor
 
-from inverse.errors import InputError, SamplingError
+from inverse.errors import SamplingError
 from inverse.samplers.grids import karras
 from inverse.train.config import NetworkConfig, TrainConfig, load_config
 from inverse.train.loop import MAX_BAD_STEPS, VALIDATION_SIGMAS, Trainer, learning_rate
@@ -37,15 +38,6 @@ def data(tmp_path: Path) -> Path:
 def make_trainer(data: Path, out: Path, **changes: Any) -> Trainer:
     config = dataclasses.replace(load_config(data.parent / "tiny.toml"), **{"steps": STEPS, **changes})
     return Trainer(config, data, out)
-
-
-def expect_one_line(call: Callable[[], Any], *words: str, error: type[Exception] = InputError) -> None:
-    with pytest.raises(error) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message, message
 
 
 def weights(trainer: Trainer) -> dict[str, Tensor]:
@@ -257,7 +249,7 @@ def test_ten_bad_batches_in_a_row_stop_the_run(data: Path, tmp_path: Path) -> No
     spoil(trainer, set(range(2, 40)))
     trainer.run(stop=2)
     before = weights(trainer)["network.unet.inlet.weight"]
-    expect_one_line(trainer.run, "10 batches", f"step {1 + MAX_BAD_STEPS}", "checkpoint", error=SamplingError)
+    check_one_line(trainer.run, "10 batches", f"step {1 + MAX_BAD_STEPS}", "checkpoint", error=SamplingError)
     assert torch.equal(weights(trainer)["network.unet.inlet.weight"], before)  # no bad step was taken
 
 
@@ -276,13 +268,13 @@ def test_bad_batches_are_counted_across_a_resume(data: Path, tmp_path: Path) -> 
     again = make_trainer(data, tmp_path / "run", steps=40)
     again.resume()
     spoil(again, set(range(40)))
-    expect_one_line(again.run, "step 9", error=SamplingError)
+    check_one_line(again.run, "step 9", error=SamplingError)
 
 
 def test_checkpoint_of_another_network_is_refused(data: Path, tmp_path: Path) -> None:
     make_trainer(data, tmp_path / "run").run(stop=3)
     other = make_trainer(data, tmp_path / "run", network=NetworkConfig(2, (8, 16), (1, 1)))
-    expect_one_line(other.resume, "checkpoint.safetensors", "another network")
+    check_one_line(other.resume, "checkpoint.safetensors", "another network")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
@@ -291,7 +283,7 @@ def test_truncated_checkpoint_is_refused_in_one_line(data: Path, tmp_path: Path,
     trainer.run(stop=3)
     whole = trainer.checkpoint.read_bytes()
     trainer.checkpoint.write_bytes(whole[: int(share * len(whole))])
-    expect_one_line(make_trainer(data, tmp_path / "run").resume, "checkpoint.safetensors", "cannot be read", "delete")
+    check_one_line(make_trainer(data, tmp_path / "run").resume, "checkpoint.safetensors", "cannot be read", "delete")
 
 
 def test_nothing_to_resume_starts_at_the_beginning(data: Path, tmp_path: Path) -> None:
@@ -350,7 +342,7 @@ def test_pictures_of_real_images_without_a_curve(data: Path, tmp_path: Path) -> 
     trainer = make_trainer(data, tmp_path, network=NetworkConfig(1, (8,), (1,)))
     assert draw_pictures(trainer) == [tmp_path / "samples.png"]
     gone = make_trainer(data, tmp_path / "gone", network=NetworkConfig(1, (8,), (1,)))
-    expect_one_line(lambda: draw_pictures(gone), "does not exist")
+    check_one_line(lambda: draw_pictures(gone), "does not exist")
 
 
 def test_samples_of_a_linear_denoiser_have_the_power_of_its_chain(data: Path, tmp_path: Path) -> None:

@@ -14,24 +14,15 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from checks import check_one_line
 from cli_cases import CONFIG, write_training
 
-from inverse.errors import InputError
 from inverse.train.config import _RULES, ImagesConfig, NetworkConfig, TrainConfig, load_config
 from inverse.train.images import CropSampler, smooth_phase
 from inverse.train.loop import Trainer, build_network
 
 PLAIN = ImagesConfig(crops=((16, 4, 1.0),), gain=0.0, gamma=0.0, phase=0.0)
 """Crops as they are: no gain, no gamma, no bends in the phase."""
-
-
-def expect_one_line(call: Callable[[], Any], *words: str) -> None:
-    with pytest.raises(InputError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message, message
 
 
 def write_volume(folder: Path, name: str, volume: np.ndarray) -> Path:
@@ -115,20 +106,20 @@ def test_wrong_configuration_is_refused_in_one_line(tmp_path: Path, name: str) -
     assert change(CONFIG) != CONFIG
     path = tmp_path / "bad.toml"
     path.write_text(change(CONFIG))
-    expect_one_line(lambda: load_config(path), str(path), word)
+    check_one_line(lambda: load_config(path), str(path), word)
 
 
 def test_unreadable_configuration_is_refused_in_one_line(tmp_path: Path) -> None:
-    expect_one_line(lambda: load_config(tmp_path / "no.toml"), "no.toml", "cannot be read")
-    expect_one_line(lambda: load_config(tmp_path), str(tmp_path), "cannot be read")
+    check_one_line(lambda: load_config(tmp_path / "no.toml"), "no.toml", "cannot be read")
+    check_one_line(lambda: load_config(tmp_path), str(tmp_path), "cannot be read")
     (tmp_path / "latin.toml").write_bytes(b'name = "\xe9"')
-    expect_one_line(lambda: load_config(tmp_path / "latin.toml"), "not valid TOML")
+    check_one_line(lambda: load_config(tmp_path / "latin.toml"), "not valid TOML")
 
 
 def test_data_without_held_out_people_is_refused(tmp_path: Path) -> None:
     config, data = write_training(tmp_path)
     (data / "val" / "one.h5").unlink()
-    expect_one_line(lambda: Trainer(load_config(config), data, tmp_path / "run"), "val", "no .h5 files")
+    check_one_line(lambda: Trainer(load_config(config), data, tmp_path / "run"), "val", "no .h5 files")
     assert not (tmp_path / "run").exists()
 
 
@@ -168,16 +159,16 @@ def test_damaged_volume_is_refused_in_one_line(tmp_path: Path, name: str) -> Non
     folder = write_volume(tmp_path, "good.h5", np.full((2, 20, 20), 100, np.uint8))
     write_volume(tmp_path, "worse.h5", np.full((2, 20, 20), 100, np.uint8))
     damage(folder / "worse.h5")
-    expect_one_line(lambda: CropSampler(folder, PLAIN, seed=0), "worse.h5", word)
+    check_one_line(lambda: CropSampler(folder, PLAIN, seed=0), "worse.h5", word)
 
 
 def test_folder_without_volumes_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no volumes")
     for folder in (tmp_path, tmp_path / "missing"):
-        expect_one_line(lambda folder=folder: CropSampler(folder, PLAIN, seed=0), str(folder), "no .h5 files")
+        check_one_line(lambda folder=folder: CropSampler(folder, PLAIN, seed=0), str(folder), "no .h5 files")
     write_volume(tmp_path, "a.h5", np.full((2, 20, 20), 100, np.uint8))
     config = ImagesConfig({"*": 0.0})
-    expect_one_line(lambda: CropSampler(tmp_path, config, seed=0), "weight 0")
+    check_one_line(lambda: CropSampler(tmp_path, config, seed=0), "weight 0")
 
 
 def head() -> np.ndarray:

@@ -1,8 +1,8 @@
 """The network of the shipped priors: a U-Net with EDM preconditioning and a variance head.
 
 No statistic is taken over space, so that a dark region does not depend on how bright the rest is, and a network trained
-on crops runs on any image size. Features are levelled per pixel instead: without any normalisation the residual blocks
-amplified one another at rarely drawn noise levels, and single batches threw the training off.
+on crops runs on any image size. Features are normalised per pixel: without it the residual blocks amplified one another
+at rarely drawn noise levels, and single batches threw the training off.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch.nn import functional as F
 LOG_VARIANCE_BOUND = 6.0
 """The variance head may move the log variance by at most this much from its base; unbounded it diverged in training."""
 
-LEVEL_FLOOR = 0.01
-"""Mean square of the features below which they are no longer levelled."""
+RMS_FLOOR = 0.01
+"""Mean square of the features below which they are no longer normalised."""
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(silu(film(conv(level(x))))), FiLM-modulated by the noise level; the last layer starts at zero.
+    """x + conv(silu(film(conv(rms_norm(x))))), FiLM-modulated by the noise level; the last layer starts at zero.
 
     Args:
         width: number of channels in and out.
@@ -38,15 +38,15 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
-        return x + self.conv2(F.silu(self.conv1(level(x)) * (1 + scale) + shift))
+        return x + self.conv2(F.silu(self.conv1(rms_norm(x)) * (1 + scale) + shift))
 
 
-def level(x: Tensor) -> Tensor:
+def rms_norm(x: Tensor) -> Tensor:
     """x over the root mean square of its channels at every pixel, features (N, C, H, W).
 
     The floor keeps what is far below the level of the features from being blown up.
     """
-    return x * (x.square().mean(dim=1, keepdim=True) + LEVEL_FLOOR).rsqrt()
+    return x * (x.square().mean(dim=1, keepdim=True) + RMS_FLOOR).rsqrt()
 
 
 class Stage(nn.ModuleList):
