@@ -43,7 +43,7 @@ class LearnedCovariance:
         draw_last: draw at the last step too: samples instead of images.
         innovation: scale C by the innovation.
         iterations: cap on the iterations of conjugate gradients.
-        rtol: relative residual at which they stop; a truncated solve draws too little: 1e-2 cost 0.5 dB.
+        rtol: relative residual at which they stop; a truncated solve draws too little variance.
 
     Raises:
         InputError: iterations not positive.

@@ -23,7 +23,7 @@ def from_data(problem: Problem, prior: Denoiser, sigma: float, random: SampleRan
     The mean of an image stands far above white noise of 25 data standard deviations (by sqrt(pixels) / 25), so that a
     start from noise alone begins with the wrong coarse image. The Gaussian N(0, C) has the spectrum of the prior's
     error at its largest noise level, where the denoiser knows next to nothing: that of the images themselves. It is
-    solved tightly, since the run keeps what is left here: 1e-2 in the place of 1e-4 cost 0.8 dB at equispaced R = 8.
+    solved tightly, since the run keeps what is left unsolved here.
     """
     widest = prior.sigma_max
     like = problem.adjoint_y

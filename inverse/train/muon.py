@@ -1,8 +1,7 @@
 """Muon for the convolutions, AdamW for the rest: the optimiser of the training loop.
 
 A convolution's weight is a matrix (channels out, channels in x taps). Its step is the momentum with all singular values
-set to about 1: no direction is changed by more than the learning rate, and none is left behind. On the brain prior 500
-steps reached what AdamW at 1e-3 reached in 1000, for a third more time a step.
+set to about 1: no direction is changed by more than the learning rate, and none is left behind.
 
 Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
 """
