@@ -7,12 +7,13 @@ import functools
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from inverse.data import Scan, crop_image, crop_readout, estimate_maps, estimate_noise, read
+from inverse.data import Scan, acceleration, crop_image, crop_readout, estimate_maps, estimate_noise, read
 from inverse.data.coilmaps import MIN_CALIBRATION
 from inverse.errors import InputError, check_positive
 from inverse.linalg.cg import cg
@@ -48,15 +49,39 @@ class Acquisition:
     noise_is_bound: bool
     size: tuple[int, int]
 
+    @property
+    def path(self) -> Path | None:
+        """The file."""
+        return self.scan.path
+
+    @property
+    def slices(self) -> tuple[int, ...]:
+        """Indices of the slices that were read."""
+        return self.scan.slices
+
+    @property
+    def total_slices(self) -> int:
+        """Number of slices in the file."""
+        return self.scan.total_slices
+
+    @property
+    def data(self) -> Tensor:
+        """The k-space."""
+        return self.kspace
+
     def operator(self, index: int) -> MultiCoilMRI:
         """The scanner as seen by slice `index`."""
         return MultiCoilMRI(self.maps[index], self.mask)
+
+    def finish(self, images: Tensor) -> Tensor:
+        """Images (..., y, x) on the CPU, cropped to `size`."""
+        return crop_image(images.cpu(), self.size)
 
     @functools.cached_property
     def zero_filled(self) -> Tensor:
         """Inverse transform of the samples, coils combined, (slices, *size)."""
         images = [self.operator(i).pinv(y[None])[0] for i, y in enumerate(self.kspace)]
-        return crop_image(torch.stack(images), self.size).cpu()
+        return self.finish(torch.stack(images))
 
     @functools.cached_property
     def sense(self) -> Tensor:
@@ -66,13 +91,62 @@ class Acquisition:
     @property
     def classical(self) -> Tensor:
         """CG-SENSE, (slices, *size)."""
-        return crop_image(self.sense, self.size).cpu()
+        return self.finish(self.sense)
+
+    @property
+    def quick_images(self) -> list[tuple[str, Tensor]]:
+        """Zero-filled and CG-SENSE images."""
+        return [("Zero-filled", self.zero_filled), ("CG-SENSE", self.classical)]
 
     @property
     def reference(self) -> Tensor | None:
         """Reference of the file where it has the size of the images, (slices, *size)."""
         reference = self.scan.reference
         return reference if reference is not None and tuple(reference.shape[1:]) == self.size else None
+
+    @property
+    def reference_title(self) -> str:
+        """How the reference combines coils."""
+        return "root sum of squares" if self.scan.reference_kind == "rss" else "single coil"
+
+    @property
+    def window(self) -> None:
+        """Grey from 0 to a high percentile: the signal has no unit."""
+        return None
+
+    @property
+    def grid(self) -> tuple[tuple[float, float, float], np.ndarray | None]:
+        """Voxel size (z, y, x) and affine of the slices that were read; an affine belongs to the reference's grid."""
+        scan, first = self.scan, self.slices[0]
+        step = self.slices[1] - first if len(self.slices) > 1 else 1
+        z, y, x = scan.voxel_mm or (1.0, 1.0, 1.0)
+        if scan.affine is None:
+            return (z * abs(step), y, x), None
+        affine = np.array(scan.affine, dtype=float)
+        affine[:3, 3] += first * affine[:3, 2]
+        affine[:3, 2] *= step
+        return (z * abs(step), y, x), affine
+
+    def export(self, images: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
+        """The images as they are, the reconstruction as magnitude."""
+        mean = images["mean"]
+        return {"reconstruction": None if mean is None else mean.abs(), **images}
+
+    def facts(self) -> list[tuple[str, str]]:
+        """File, size, sampling and noise."""
+        coils, y, x = self.kspace.shape[1:]
+        factor = acceleration(self.mask)
+        sampled = f"{factor:.1f}-fold undersampled" if factor > 1.005 else "fully sampled"
+        sampled += "" if self.scan.mask_from_file else " (mask found from the zeros of k-space)"
+        full = self.scan.kspace.shape[-2]
+        readout = f", readout cropped from {full}" if full != y else ""
+        counted = "1 coil" if coils == 1 else f"{coils} coils"
+        source = "estimated" if self.noise_estimated else "as given"
+        return [
+            ("Scan", self.path.name if self.path else ""),
+            ("", f"{chosen(self.slices, self.total_slices)}, {y} x {x}{readout}, {counted}, {sampled}"),
+            ("Noise", f"{self.noise:.3g} per real component of k-space, {source}"),
+        ]
 
     def scale(self, prior: Denoiser) -> float:
         """One scale for the volume, so that a slice of little signal is not blown up; 1 if the prior has no scale."""
@@ -82,6 +156,24 @@ class Acquisition:
         if not peak > 0:
             raise InputError(f"{self.scan.path}: holds no signal where it was sampled; check the file.")
         return peak / prior.peak
+
+    def settled(self, prior: Denoiser) -> Acquisition:
+        """The same acquisition; a noise level that is only a bound is lowered to what the residual of pilot runs allows.
+
+        Args:
+            prior: the prior, on the device of the data.
+        """
+        if not self.noise_is_bound:
+            return self
+        middle, scale = len(self.kspace) // 2, self.scale(prior)
+        problem = Problem.build(self.operator(middle), self.kspace[middle : middle + 1] / scale, self.noise / scale)
+        return replace(self, noise=refine_noise(problem, prior) * scale)
+
+
+def chosen(slices: tuple[int, ...], total: int) -> str:
+    """Which slices were read, for the terminal."""
+    text = f"{len(slices)} slices" if len(slices) > 1 else f"slice {slices[0] + 1}"
+    return text + (f" of {total}" if total > len(slices) else "")
 
 
 def acquire(
@@ -141,20 +233,6 @@ def _noise(scan: Scan, sampled: Tensor, kspace: Tensor, maps: Tensor, mask: Tens
     if not any(value > 0 for value in found):
         raise InputError(f"{scan.path}: the noise level cannot be estimated from this scan; give it with --noise.")
     return min(value for value in found if value > 0)
-
-
-def settle_noise(data: Acquisition, prior: Denoiser) -> Acquisition:
-    """The same acquisition; a noise level that is only a bound is lowered to what the residual of pilot runs allows.
-
-    Args:
-        data: the acquisition.
-        prior: the prior, on the device of the data.
-    """
-    if not data.noise_is_bound:
-        return data
-    middle, scale = len(data.kspace) // 2, data.scale(prior)
-    problem = Problem.build(data.operator(middle), data.kspace[middle : middle + 1] / scale, data.noise / scale)
-    return replace(data, noise=refine_noise(problem, prior) * scale)
 
 
 def cg_sense(y: Tensor, operator: MultiCoilMRI, noise: float) -> Tensor:

@@ -10,10 +10,11 @@ import click
 import torch
 
 from inverse import plot, report
-from inverse.acquisition import Acquisition, acquire, settle_noise
+from inverse.acquisition import acquire
 from inverse.calibrate import calibrate
 from inverse.data import sample_path
 from inverse.errors import InputError
+from inverse.measurement import Measurement
 from inverse.priors.files import load, load_prior, save_prior, shipped
 from inverse.progress import progress
 from inverse.reconstruct import Reconstruction, reconstruct, save
@@ -33,7 +34,7 @@ def run_demo(out: Path, *, prior: str, seed: int, device: str) -> None:
     data = acquire(sample_path(), slices=DEMO_SLICE, device=where)
     network.check_image(data.operator(0).in_shape, data.kspace.dtype)
     _folder(out)
-    data = settle_noise(data, network)
+    data = data.settled(network)
     click.echo(report.describe(data, network, where))
     found = []
     for title, method, steps, samples in DEMO_RUNS:
@@ -41,7 +42,7 @@ def run_demo(out: Path, *, prior: str, seed: int, device: str) -> None:
         found.append(reconstruct(data, network, sampler.with_steps(steps), name=title, samples=samples, seed=seed))
     best = found[-1]
     figure = out / "demo.png"
-    plot.save_figure(plot.panels(_panels(data, found, 0)), figure)
+    plot.save_figure(plot.panels(_panels(data, found, 0), window=data.window), figure)
     written = [figure, *save(best, data, out, "demo")]
     _finish(data, found, written)
 
@@ -75,13 +76,13 @@ def run_solve(
     if (out / f"{stem}.h5").resolve() == file.resolve():
         raise InputError(f"--out {out}: would replace the input {file}; choose another folder.")
     _folder(out)
-    data = settle_noise(data, network)
+    data = data.settled(network)
     click.echo(report.describe(data, network, where))
     title = _title(method)
     result = reconstruct(data, network, sampler, name=title, samples=samples, seed=seed, batch=batch)
     picture = out / f"{stem}.png"
     written = save(result, data, out, stem, samples=save_samples)
-    plot.save_figure(plot.panels(_panels(data, [result], len(data.kspace) // 2)), picture)
+    plot.save_figure(plot.panels(_panels(data, [result], len(data.data) // 2), window=data.window), picture)
     _finish(data, [result], [*written, picture])
 
 
@@ -163,23 +164,24 @@ def prior_facts(config: TrainConfig) -> dict:
     """The facts that `save_prior` stores beside the weights of a trained network."""
     shape = config.network
     network = {"channels": shape.channels, "widths": shape.widths, "depths": shape.depths, "data_std": config.data_std}
-    return {"name": config.name, "sigma_min": config.sigma_min, "sigma_max": config.sigma_max, "network": network}
+    facts = {"name": config.name, "sigma_min": config.sigma_min, "sigma_max": config.sigma_max, "network": network}
+    return facts if config.unit is None else {**facts, "unit": config.unit}
 
 
-def _panels(data: Acquisition, found: list[Reconstruction], index: int) -> list[plot.Panel]:
-    """Zero-filled, CG-SENSE, every method, error bar of the last one, reference if there is one."""
-    images = [("Zero-filled", data.zero_filled), ("CG-SENSE", data.classical)]
+def _panels(data: Measurement, found: list[Reconstruction], index: int) -> list[plot.Panel]:
+    """Quick images, every method, error bar of the last one, reference if there is one."""
+    images = list(data.quick_images)
     images += [(result.method[0].upper() + result.method[1:], result.mean) for result in found]
     items = [plot.Panel(title, image[index], report.caption(data, image, index)) for title, image in images]
     spread = found[-1].std
     if spread is not None:
         items.append(plot.Panel("Error bar", spread[index], error_bar=True))
     if data.reference is not None:
-        items.append(plot.Panel("Reference", data.reference[index], _kind(data)))
+        items.append(plot.Panel("Reference", data.reference[index], data.reference_title))
     return items
 
 
-def _finish(data: Acquisition, found: list[Reconstruction], written: list[Path]) -> None:
+def _finish(data: Measurement, found: list[Reconstruction], written: list[Path]) -> None:
     parts = (report.results(data, found), report.remarks(data, found[-1]), report.files(written))
     click.echo("\n" + "\n\n".join(part for part in parts if part))
 
@@ -187,10 +189,6 @@ def _finish(data: Acquisition, found: list[Reconstruction], written: list[Path])
 def _title(method: str) -> str:
     name = "learned covariance" if method == "auto" else method.replace("-", " ")
     return "DDS" + name[3:] if name.startswith("dds") else name
-
-
-def _kind(data: Acquisition) -> str:
-    return "root sum of squares" if data.scan.reference_kind == "rss" else "single coil"
 
 
 def _device(name: str) -> torch.device:

@@ -41,12 +41,13 @@ class Panel:
     error_bar: bool = False
 
 
-def panels(items: Sequence[Panel], *, white: float | None = None, columns: int = 3) -> Figure:
+def panels(items: Sequence[Panel], *, window: tuple[float, float] | None = None, columns: int = 3) -> Figure:
     """A figure of equal panels; row 0 of an image is at the bottom, as for NIfTI volumes with y to anterior.
 
     Args:
         items: what to show, all of one shape.
-        white: magnitude shown as white in all grey panels; None takes the 99.8th percentile of the last grey one.
+        window: values shown as black and white in all grey panels; None goes from 0 to the 99.8th percentile of the
+            magnitude of the last grey one.
         columns: panels a row.
 
     Raises:
@@ -66,7 +67,7 @@ def panels(items: Sequence[Panel], *, white: float | None = None, columns: int =
     size = columns * cell[0] + GAP_INCHES, rows * cell[1] + GAP_INCHES
     figure = Figure(figsize=size, dpi=DPI, facecolor="white")
     grey = [np.abs(_array(item.image)) for item in items if not item.error_bar]
-    white = float(np.percentile(grey[-1], 99.8)) if white is None and grey else white
+    window = window or (0.0, float(np.percentile(grey[-1], 99.8)) if grey else 1.0)
     for place, item in enumerate(items):
         row, column = divmod(place, columns)
         left = GAP_INCHES + column * cell[0]
@@ -74,11 +75,11 @@ def panels(items: Sequence[Panel], *, white: float | None = None, columns: int =
         axes = figure.add_axes(
             (left / size[0], bottom / size[1], panel_width / size[0], panel_height / size[1]), facecolor="black"
         )
-        _draw(axes, item, white or 1.0, panel_height)
+        _draw(axes, item, window, panel_height)
     return figure
 
 
-def _draw(axes: Axes, item: Panel, white: float, panel_height: float) -> None:
+def _draw(axes: Axes, item: Panel, window: tuple[float, float], panel_height: float) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -87,9 +88,10 @@ def _draw(axes: Axes, item: Panel, white: float, panel_height: float) -> None:
     axes.text(0.5, title, item.title, transform=axes.transAxes, ha="center", va="bottom", fontsize=10, weight="bold")
     image = np.abs(_array(item.image))
     if not item.error_bar:
-        axes.imshow(image, cmap="gray", vmin=0, vmax=white, origin="lower", interpolation="nearest")
+        axes.imshow(image, cmap="gray", vmin=window[0], vmax=window[1], origin="lower", interpolation="nearest")
         axes.text(0.5, line, item.note, transform=axes.transAxes, ha="center", va="bottom", fontsize=9, color="0.25")
         return
+    white = (window[1] - window[0]) or 1.0
     top = _round(float(np.percentile(image, 99.5)) / white) * white
     shown = axes.imshow(image, cmap="inferno", vmin=0, vmax=top, origin="lower", interpolation="nearest")
     bar = axes.inset_axes((0.25, line + 0.01, 0.5, 0.08 / panel_height))

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 import torch
 from torch import Tensor
 
-from inverse.acquisition import Acquisition
-from inverse.data import atomic_write, crop_image, write_nifti
+from inverse.data import atomic_write, write_nifti
 from inverse.errors import InputError
+from inverse.measurement import Measurement
 from inverse.metrics import psnr, ssim
 from inverse.priors.base import Denoiser
 from inverse.progress import progress as show_progress
@@ -32,7 +31,7 @@ class Reconstruction:
 
     Attributes:
         method: how reports call it.
-        samples: (samples, slices, y, x) complex, on the CPU.
+        samples: (samples, slices, y, x), on the CPU.
         residual: ||A x - y|| over the noise, mean over samples and slices; near 1 is right.
         nfe: network evaluations per sample.
         seconds: wall time.
@@ -48,7 +47,7 @@ class Reconstruction:
 
     @functools.cached_property
     def mean(self) -> Tensor:
-        """Mean of the samples (slices, y, x), complex."""
+        """Mean of the samples (slices, y, x)."""
         return self.samples.mean(0)
 
     @functools.cached_property
@@ -58,7 +57,7 @@ class Reconstruction:
 
 
 def reconstruct(
-    data: Acquisition,
+    data: Measurement,
     prior: Denoiser,
     sampler: DiffusionSampler,
     *,
@@ -87,10 +86,10 @@ def reconstruct(
         raise InputError(f"samples: expected at least 1, got {samples}.")
     scale = data.scale(prior)
     solutions: list[Solution] = []
-    with show_progress(name, sampler.evaluations() * samples * len(data.kspace), progress) as bar:
-        for index, y in enumerate(data.kspace):
-            place = data.scan.slices[index]
-            note = f"slice {place + 1} of {data.scan.total_slices}" if data.scan.total_slices > 1 else ""
+    with show_progress(name, sampler.evaluations() * samples * len(data.data), progress) as bar:
+        for index, y in enumerate(data.data):
+            place = data.slices[index]
+            note = f"slice {place + 1} of {data.total_slices}" if data.total_slices > 1 else ""
             solutions.append(
                 solve(
                     y,
@@ -110,7 +109,7 @@ def reconstruct(
     info["notes"] = list(dict.fromkeys(note for s in solutions for note in s.info["notes"]))
     return Reconstruction(
         name,
-        crop_image(torch.stack([s.samples.cpu() for s in solutions], dim=1), data.size),
+        data.finish(torch.stack([s.samples.cpu() for s in solutions], dim=1)),
         float(torch.stack([s.residual for s in solutions]).mean()),
         solutions[0].stats.nfe,
         sum(s.stats.seconds for s in solutions),
@@ -133,11 +132,11 @@ def quality(images: Tensor, reference: Tensor) -> tuple[float, float]:
     )
 
 
-def save(result: Reconstruction, data: Acquisition, folder: Path, stem: str, *, samples: bool = False) -> list[Path]:
+def save(result: Reconstruction, data: Measurement, folder: Path, stem: str, *, samples: bool = False) -> list[Path]:
     """Write STEM.h5, STEM.nii.gz and (with an error bar) STEM_std.nii.gz; each whole or not at all.
 
-    The HDF5 file holds `reconstruction` (slices, y, x) as fastMRI's tools expect it, `std` (standard deviation of the
-    magnitude), `mean` (complex) and, if asked for, `samples` (samples, slices, y, x).
+    The HDF5 file holds `reconstruction` (slices, y, x) as fastMRI's tools expect it (magnitude; HU for CT), `std` (its
+    standard deviation), `mean` (complex for MR) and, if asked for, `samples` (samples, slices, y, x).
 
     Args:
         result: what to write.
@@ -149,10 +148,8 @@ def save(result: Reconstruction, data: Acquisition, folder: Path, stem: str, *, 
     Raises:
         InputError: the folder cannot be written.
     """
-    voxel, affine = _geometry(data)
-    images = {"reconstruction": result.mean.abs(), "std": result.std, "mean": result.mean}
-    if samples:
-        images["samples"] = result.samples
+    voxel, affine = data.grid
+    images = data.export({"std": result.std, "mean": result.mean, "samples": result.samples if samples else None})
     written = [folder / f"{stem}.h5"]
     with atomic_write(written[0]) as temporary, h5py.File(temporary, "w") as file:
         for key, image in images.items():
@@ -160,8 +157,9 @@ def save(result: Reconstruction, data: Acquisition, folder: Path, stem: str, *, 
                 file.create_dataset(key, data=image.numpy(), compression="gzip", shuffle=True)
         if affine is not None:
             file["affine"] = affine
-        source = data.scan.path.name if data.scan.path else ""
-        file.attrs.update(source=source, slices=list(data.scan.slices), residual=result.residual, noise=data.noise)
+        source = data.path.name if data.path else ""
+        noise = data.noise if isinstance(data.noise, float) else repr(data.noise)
+        file.attrs.update(source=source, slices=list(data.slices), residual=result.residual, noise=noise)
         file.attrs["info"] = json.dumps(result.info, default=str)
     for key, ending in (("reconstruction", ""), ("std", "_std")):
         image = images[key]
@@ -169,17 +167,3 @@ def save(result: Reconstruction, data: Acquisition, folder: Path, stem: str, *, 
             written.append(folder / f"{stem}{ending}.nii.gz")
             write_nifti(written[-1], image, voxel, affine=affine)
     return written
-
-
-def _geometry(data: Acquisition) -> tuple[tuple[float, float, float], np.ndarray | None]:
-    """Voxel size (z, y, x) and affine of the slices that were read; an affine belongs to the grid of the reference."""
-    scan = data.scan
-    first = scan.slices[0]
-    step = scan.slices[1] - first if len(scan.slices) > 1 else 1
-    z, y, x = scan.voxel_mm or (1.0, 1.0, 1.0)
-    if scan.affine is None:
-        return (z * abs(step), y, x), None
-    affine = np.array(scan.affine, dtype=float)
-    affine[:3, 3] += first * affine[:3, 2]
-    affine[:3, 2] *= step
-    return (z * abs(step), y, x), affine

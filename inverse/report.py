@@ -10,8 +10,7 @@ from pathlib import Path
 
 import torch
 
-from inverse.acquisition import Acquisition
-from inverse.data import acceleration
+from inverse.measurement import Measurement
 from inverse.metrics import coverage
 from inverse.priors.files import NetworkPrior
 from inverse.reconstruct import Reconstruction, quality
@@ -44,46 +43,34 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
     )
 
 
-def describe(data: Acquisition, prior: NetworkPrior, device: torch.device) -> str:
+def describe(data: Measurement, prior: NetworkPrior, device: torch.device) -> str:
     """What is about to be reconstructed, and from what."""
-    scan = data.scan
-    coils, y, x = data.kspace.shape[1:]
-    chosen = f"{len(scan.slices)} slices" if len(scan.slices) > 1 else f"slice {scan.slices[0] + 1}"
-    chosen += f" of {scan.total_slices}" if scan.total_slices > len(scan.slices) else ""
-    factor = acceleration(data.mask)
-    sampled = f"{factor:.1f}-fold undersampled" if factor > 1.005 else "fully sampled"
-    sampled += "" if scan.mask_from_file else " (mask found from the zeros of k-space)"
-    full = scan.kspace.shape[-2]
-    readout = f", readout cropped from {full}" if full != y else ""
-    noise = f"{data.noise:.3g} per real component of k-space, {'estimated' if data.noise_estimated else 'as given'}"
     where = f"{torch.get_num_threads()} CPU threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
     parameters = sum(p.numel() for p in prior.network.parameters())
     tables = "" if prior.calibration else "; its errors were not measured, see `inverse calibrate`"
     return facts(
         [
-            ("Scan", scan.path.name if scan.path else ""),
-            ("", f"{chosen}, {y} x {x}{readout}, {_count(coils, 'coil')}, {sampled}"),
-            ("Noise", noise),
+            *data.facts(),
             ("Prior", f"{prior.name}, {parameters / 1e6:.1f} M parameters{tables}"),
             ("Device", where),
         ]
     )
 
 
-def results(data: Acquisition, found: Sequence[Reconstruction]) -> str:
+def results(data: Measurement, found: Sequence[Reconstruction]) -> str:
     """Table of methods: quality where the file has a reference, residual, cost."""
     reference = data.reference
     scored = reference is not None
     header = ["Method", *(["PSNR dB", "SSIM"] if scored else []), "residual", "evaluations", "seconds"]
-    images = [("zero-filled", data.zero_filled), ("CG-SENSE", data.classical)]
-    rows = [[name, *_scores(image, reference), "", "", ""] for name, image in images] if scored else []
+    images = data.quick_images if scored else []
+    rows = [[name, *_scores(image, reference), "", "", ""] for name, image in images]
     for result in found:
         cost = [f"{result.residual:.2f}", f"{result.nfe} x {len(result.samples)}", f"{result.seconds:.1f}"]
         rows.append([f"{result.method}{_mean_of(result)}", *_scores(result.mean, reference), *cost])
     return table(header, rows)
 
 
-def remarks(data: Acquisition, result: Reconstruction) -> str:
+def remarks(data: Measurement, result: Reconstruction) -> str:
     """What the numbers mean for this scan: coverage of the error bar, warnings of the solver."""
     lines = []
     if data.reference is not None and len(result.samples) > 1:
@@ -99,7 +86,7 @@ def files(paths: Sequence[Path]) -> str:
     return facts([("Written" if place == 0 else "", os.fspath(path)) for place, path in enumerate(paths)])
 
 
-def caption(data: Acquisition, images: torch.Tensor, index: int) -> str:
+def caption(data: Measurement, images: torch.Tensor, index: int) -> str:
     """PSNR and SSIM of one slice as a line for a figure; empty without a reference."""
     if data.reference is None:
         return ""
@@ -116,7 +103,3 @@ def _scores(images: torch.Tensor, reference: torch.Tensor | None) -> list[str]:
 
 def _mean_of(result: Reconstruction) -> str:
     return f", mean of {len(result.samples)}" if len(result.samples) > 1 else ", one sample"
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" + ("" if number == 1 else "s")

@@ -14,6 +14,7 @@ from inverse.errors import InputError, check_positive, check_tensor, check_trail
 from inverse.linalg.cg import cg
 from inverse.noise import AtMost, estimate_noise, refine_noise
 from inverse.operators.base import LinearOperator
+from inverse.operators.noise import Noise
 from inverse.priors.base import Denoiser
 from inverse.priors.files import load
 from inverse.progress import progress as show_progress
@@ -33,7 +34,7 @@ def solve(
     prior: Denoiser | str = "brain-mr",
     method: str | DiffusionSampler = "auto",
     *,
-    noise: float | AtMost | None = None,
+    noise: float | Noise | AtMost | None = None,
     samples: int = 1,
     steps: int | None = None,
     seed: int = 0,
@@ -49,12 +50,14 @@ def solve(
         operator: A, a linear operator.
         prior: a prior, or the name of a shipped one.
         method: a sampler or a name: "auto", "learned-covariance", "dds", "dds-published".
-        noise: standard deviation per real component of y, in the units of y; 0 makes the data exact. `AtMost(bound)`
-            refines a bound by short pilot runs, None takes the bound from the data (`inverse.noise`).
+        noise: standard deviation per real component of y, in the units of y; 0 makes the data exact. Or a model of
+            `inverse.operators.noise`: its white equivalent is solved. `AtMost(bound)` refines a bound by short pilot
+            runs; None asks the operator what the data show, and else takes a bound from them (`inverse.noise`).
         samples: how many; two or more give an error bar. Methods by name drive them in pairs of opposite noise.
         steps: network evaluations per sample; None keeps the method's own number.
         seed: sample i of seed s is the same whatever the batch.
-        scale: number that the image is divided by for the prior; "auto" brings its 99.9th percentile to the prior's.
+        scale: number that the image is divided by for the prior; "auto" takes the prior's unit where it has one, and
+            else brings the 99.9th percentile of the image to the prior's.
         batch: images per network call; None chooses from free memory.
         progress: True or False; None shows a bar when it takes more than two seconds.
         callback: called with (step, sigma, estimate of x0) after every step.
@@ -71,7 +74,8 @@ def solve(
     sampler, reason = choose(method, prior, steps)
     lead = y.shape[: y.ndim - len(operator.out_shape)]
     rows = y.reshape(math.prod(lead), *operator.out_shape)
-    problem, factor = _prepare(rows, operator, prior, noise, scale)
+    model = operator.noise_of(rows) if noise is None else noise
+    problem, factor = _prepare(rows, operator, prior, model, scale)
     rescaled = None if callback is None else (lambda step, sigma, x0: callback(step, sigma * factor, x0 * factor))
     with show_progress("solve", sampler.evaluations() * samples * len(rows), progress) as bar:
         solution = sampler.run(
@@ -85,7 +89,7 @@ def solve(
         )
     facts = {
         "why": reason,
-        "noise": problem.sigma_y * factor,
+        "noise": repr(model) if isinstance(model, Noise) else problem.sigma_y * factor,
         "noise_given": noise is not None and not isinstance(noise, AtMost),
         "scale": factor,
         "notes": solution.info.get("notes", []) + _remarks(solution, problem.sigma_y),
@@ -112,17 +116,19 @@ def _prior(prior: Denoiser | str, operator: LinearOperator) -> Denoiser:
 
 
 def _prepare(
-    y: Tensor, operator: LinearOperator, prior: Denoiser, noise: float | AtMost | None, scale: float | str
+    y: Tensor, operator: LinearOperator, prior: Denoiser, noise: float | Noise | AtMost | None, scale: float | str
 ) -> tuple[Problem, float]:
     """The problem in the prior's scale, and the factor that brings its images back."""
     if len(y) == 0:
         raise InputError(f"y: shape {tuple(y.shape)} holds no data; give at least one item.")
     bound = AtMost(estimate_noise(y, operator)) if noise is None else noise
+    if isinstance(bound, Noise):
+        operator, y, bound = bound.whiten(operator, y)
     sigma_y = bound.value if isinstance(bound, AtMost) else bound
     check_positive("noise", sigma_y, zero=True)
     if isinstance(scale, str) and scale != "auto":
         raise InputError(f"scale: expected 'auto' or a number, got {scale!r}.")
-    factor = _scale(y, operator, prior) if isinstance(scale, str) else scale
+    factor = (prior.unit or _scale(y, operator, prior)) if isinstance(scale, str) else scale
     check_positive("scale", factor)
     problem = Problem.build(operator, y / factor, sigma_y / factor)
     if isinstance(bound, AtMost):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from inverse.operators import CoilMaps, Fourier, Identity, LinearOperator, Mask, MultiCoilMRI, stack
+from inverse.operators.weighting import Mixed, Weighted
 
 
 def randn(*shape: int, dtype: torch.dtype = torch.complex128, seed: int = 0) -> Tensor:
@@ -64,6 +65,9 @@ OPERATORS: dict[str, Callable[[], LinearOperator]] = {
     "stack flat": lambda: stack([Identity((6, 7), dtype=torch.complex128), mri(2, (6, 7), (6, 7))]),
     "restrict coils": lambda: (Fourier((3, 5, 4), dtype=torch.complex128) @ CoilMaps(randn(3, 5, 4))).restrict([2, 0]),
     "restrict slice": lambda: Identity((6, 7), dtype=torch.float64).restrict(slice(1, 6, 2)),
+    "weighted": lambda: Weighted(mri(3, (6, 7), (7,)), randn(6, 7, dtype=torch.float64).clamp(min=0)),
+    "weighted per row": lambda: Weighted(Mask(coin(5, 4), dtype=torch.float64), torch.rand(5, 1) + 0.1),
+    "mixed": lambda: Mixed(mri(3, (6, 7), (7,)), randn(3, 3)),
     "adjoint": lambda: mri(3, (6, 7), (7,)).H,
     "adjoint of a composition": lambda: composed((5, 6), 2).H,
 }

@@ -15,7 +15,7 @@ from checks import check_one_line
 from cli_cases import SIDE, disc, write_scan
 from torch import Tensor
 
-from inverse.acquisition import Acquisition, acquire, cg_sense, settle_noise
+from inverse.acquisition import Acquisition, acquire, cg_sense
 from inverse.data import crop_readout, equispaced, poisson_disc, read, simulate_maps, simulate_scan, write
 from inverse.operators.mri import MultiCoilMRI
 from inverse.priors import from_function
@@ -146,7 +146,7 @@ def test_given_noise_is_taken_as_it_is(tmp_path: Path, noise: float) -> None:
     assert data.noise == noise and isinstance(data.noise, float)
     assert (data.noise_estimated, data.noise_is_bound) == (False, False)
     assert bool(torch.isfinite(data.classical.abs()).all())
-    assert settle_noise(data, white_prior()) is data
+    assert data.settled(white_prior()) is data
 
 
 def test_given_noise_smooths_the_image(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def white_prior() -> Any:
 def test_bound_is_lowered_by_the_residual_of_pilot_runs(tmp_path: Path) -> None:
     data = acquire(write_pattern(tmp_path / "scan.h5"))
     loud = dataclasses.replace(data, noise=4 * SIGMA)
-    settled = settle_noise(loud, white_prior())
+    settled = loud.settled(white_prior())
     # the runs stop once the residual is above 0.93, within which a prior as plain as this one settles; measured 1.15
     assert 0.7 < settled.noise / SIGMA < 1.4
     assert torch.equal(settled.kspace, data.kspace) and loud.noise == 4 * SIGMA

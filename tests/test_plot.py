@@ -38,7 +38,7 @@ def test_panels_are_equal_and_keep_their_shape(count: int, shape: tuple[int, int
 def test_first_row_is_at_the_bottom(tmp_path: Path) -> None:
     from matplotlib.image import imread
 
-    save_figure(panels(items(2)[:1], white=1.0), tmp_path / "a.png")
+    save_figure(panels(items(2)[:1], window=(0.0, 1.0)), tmp_path / "a.png")
     pixels = imread(tmp_path / "a.png")[..., 0]
     middle = pixels[:, pixels.shape[1] // 2]
     assert middle[-20] > 0.9  # bright rows 0 to 9

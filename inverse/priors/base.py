@@ -24,6 +24,8 @@ class Denoiser(ABC):
         sigma_min, sigma_max: the noise levels it was trained for.
         data_std: standard deviation of the images, per real component.
         peak: magnitude of the 99.9th percentile of its images, to which `solve` scales; None keeps the user's scale.
+        unit: what 1 in its images is in the units of the operator, e.g. the attenuation of water in 1/mm; None: any,
+            `peak` decides.
         calibration: measured error tables, or None.
         name: how reports call it.
     """
@@ -34,6 +36,7 @@ class Denoiser(ABC):
     sigma_max: float = 80.0
     data_std: float = 1.0
     peak: float | None = None
+    unit: float | None = None
     calibration: Calibration | None = None
     name: str = "prior"
 

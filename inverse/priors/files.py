@@ -28,7 +28,7 @@ class NetworkPrior(Denoiser):
 
     Args:
         network: the network.
-        facts: name, sigma_min, sigma_max and the shape of the network, as stored in its file.
+        facts: name, sigma_min, sigma_max, unit if it has one, and the shape of the network, as stored in its file.
         calibration: measured error tables.
         precision: "auto" computes convolutions in bfloat16 where the hardware does, "float32" never.
     """
@@ -40,7 +40,8 @@ class NetworkPrior(Denoiser):
         self.facts, self.calibration, self.precision = facts, calibration, precision
         self.channels, self.data_std = network.channels, network.data_std
         self.sigma_min, self.sigma_max = float(facts["sigma_min"]), float(facts["sigma_max"])
-        self.name, self.peak = str(facts["name"]), PEAK
+        self.name, self.unit = str(facts["name"]), facts.get("unit")
+        self.peak = PEAK if self.unit is None else None
 
     def __repr__(self) -> str:
         parameters = sum(p.numel() for p in self.network.parameters()) / 1e6

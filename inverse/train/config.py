@@ -32,7 +32,7 @@ class ImagesConfig:
     """Which images, how often each file is drawn, and how crops are varied.
 
     `weights` maps a glob on file names to the weight of each matching file; the first match counts, no match is 1.
-    `crops` lists (side, images per batch, share of the steps).
+    `crops` lists (side, images per batch, share of the steps); a crop shows up to 1 + `zoom` times its side, shrunk.
     """
 
     weights: dict[str, float] = field(default_factory=dict)
@@ -40,12 +40,14 @@ class ImagesConfig:
     gain: float = 0.12
     gamma: float = 0.15
     phase: float = 2.5
+    zoom: float = 0.0
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything about a training run.
 
+    `unit`: what 1 in the images is in the operator's units, see `inverse.priors.Denoiser`; None for magnitudes.
     Noise levels: log sigma normal with (`log_sigma_mean`, `log_sigma_std`), a share `uniform` log-uniform over the
     whole range instead. The learning rate warms up, stays, and falls linearly to zero over the last `cooldown` steps,
     so that a longer run shares its history with a shorter one up to the cooldown. `ratio`: learning rate of the
@@ -54,6 +56,7 @@ class TrainConfig:
 
     name: str
     steps: int
+    unit: float | None = None
     seed: int = 0
     data_std: float = 0.2
     sigma_min: float = 0.002
@@ -118,8 +121,8 @@ _RULES: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
     (lambda v: isinstance(v, str) and v not in ("", ".", "..") and Path(v).name == v, "a plain name", "name"),
     (lambda v: _whole(v) and v > 0, "a whole number above 0", "steps report_every"),
     (lambda v: _whole(v) and v >= 0, "a whole number, at least 0", "seed warmup cooldown variance_start"),
-    (lambda v: _number(v) and v > 0, "a number above 0", "data_std sigma_min sigma_max learning_rate ratio clip"),
-    (lambda v: _number(v) and v >= 0, "a number, at least 0", "log_sigma_std weight_decay gain gamma phase"),
+    (lambda v: _number(v) and v > 0, "a number above 0", "unit data_std sigma_min sigma_max learning_rate ratio clip"),
+    (lambda v: _number(v) and v >= 0, "a number, at least 0", "log_sigma_std weight_decay gain gamma phase zoom"),
     (lambda v: _number(v), "a number", "log_sigma_mean"),
     (lambda v: _number(v) and 0 <= v <= 1, "a number from 0 to 1", "uniform ema"),
     (lambda v: _whole(v) and v in (1, 2), "1 (real images) or 2 (complex images)", "channels"),

@@ -1,4 +1,4 @@
-"""Training images: crops of magnitude volumes with random smooth phase, flips, gain and gamma.
+"""Training images: crops of volumes with flips, zoom, gain and gamma, complex ones with a random smooth phase.
 
 Batch number `step` of seed `s` is a function of (s, step) alone: a resumed run sees the same images.
 """
@@ -18,17 +18,20 @@ from torch.nn import functional as F
 from inverse.errors import InputError
 from inverse.train.config import ImagesConfig
 
+AIR = 8 / 255  # mean of a crop that shows hardly anything
+
 
 class CropSampler:
-    """Random complex crops from a folder of HDF5 files, each with one uint8 dataset `volume` (z, y, x).
+    """Random crops from a folder of HDF5 files, each with one dataset `volume` (z, y, x).
 
-    Grey value 255 is magnitude 1 / 0.9 x the 99.9th percentile of the volume; the prior's scale follows from it.
+    uint8 volumes are magnitudes: 255 is 1, the 99.9th percentile of a volume 0.9; the prior's scale follows from it.
+    int16 volumes are CT in HU: images are attenuation over that of water, (HU + 1000) / 1000.
 
     Args:
         folder: the folder with the files.
         config: weights per file, crop sizes, augmentation.
         seed: seed of the stream of batches.
-        complex_: True adds a smooth random phase and returns two channels, False returns the magnitude.
+        complex_: True adds a smooth random phase and returns two channels, False returns one.
 
     Raises:
         InputError: no files, or a file without a volume.
@@ -58,13 +61,16 @@ class CropSampler:
 
     def _crop(self, rng: np.random.Generator, side: int) -> np.ndarray:
         volume = self.volumes[rng.choice(len(self.volumes), p=self.probability)]
+        window = side if self.config.zoom == 0 else round(side * (1 + rng.uniform(0, self.config.zoom)))
         for _ in range(20):  # crops of mere air teach little: keep one in ten of them
-            z, y, x = (int(rng.integers(max(1, n - s + 1))) for n, s in zip(volume.shape, (1, side, side), strict=True))
-            crop = volume[z, y : y + side, x : x + side]
-            if crop.mean() > 8 or rng.random() < 0.1:
+            size = (1, window, window)
+            z, y, x = (int(rng.integers(max(1, n - s + 1))) for n, s in zip(volume.shape, size, strict=True))
+            crop = _in_units(volume[z, y : y + window, x : x + window])
+            if crop.mean() > AIR or rng.random() < 0.1:
                 break
-        crop = crop.astype(np.float32) / 255
-        crop = np.pad(crop, [(0, side - n) for n in crop.shape])
+        crop = np.pad(crop, [(0, window - n) for n in crop.shape])
+        if window > side:
+            crop = _shrink(crop, side)
         if rng.random() < 0.5:
             crop = crop[::-1]
         if rng.random() < 0.5:
@@ -95,14 +101,29 @@ def smooth_phase(rng: np.random.Generator, side: int, strength: float) -> np.nda
     return surface[y : y + side, x : x + side] + np.float32(rng.uniform(0, 2 * math.pi))
 
 
+def _in_units(crop: np.ndarray) -> np.ndarray:
+    """Grey values as magnitude, HU as attenuation over that of water."""
+    if crop.dtype == np.uint8:
+        return crop.astype(np.float32) / 255
+    return np.maximum(crop.astype(np.float32) / 1000 + 1, 0)
+
+
+def _shrink(crop: np.ndarray, side: int) -> np.ndarray:
+    """A larger window in fewer pixels, without aliases; never enlarged: that would teach blur."""
+    image = torch.from_numpy(crop)[None, None]
+    return F.interpolate(image, size=(side, side), mode="bilinear", antialias=True)[0, 0].numpy()
+
+
 def _read_volume(path: Path) -> np.ndarray:
     try:
         with h5py.File(path) as file:
             volume = file["volume"][:]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: no readable dataset `volume` ({error}); remove or repair the file.") from error
-    if volume.ndim != 3 or volume.dtype != np.uint8 or volume.size == 0:
-        raise InputError(f"{path}: volume is {volume.dtype} {volume.shape}; expected uint8 (z, y, x).")
+    if volume.ndim != 3 or volume.dtype not in (np.uint8, np.int16) or volume.size == 0:
+        raise InputError(
+            f"{path}: volume is {volume.dtype} {volume.shape}; expected (z, y, x), uint8 grey values or int16 HU."
+        )
     return volume
 
 
