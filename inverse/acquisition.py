@@ -158,7 +158,7 @@ class Acquisition:
         return peak / prior.peak
 
     def settled(self, prior: Denoiser) -> Acquisition:
-        """The same acquisition; a noise level that is only a bound is lowered to what the residual of pilot runs allows.
+        """The same acquisition; a noise level that is only a bound is lowered to what the residual of pilot runs says.
 
         Args:
             prior: the prior, on the device of the data.

@@ -67,7 +67,7 @@ def main(context: click.Context) -> None:
     \b
     First steps
       inverse demo --out demo                 a shipped scan: picture, files, summary
-      inverse solve FILE.h5 --out results     your own scan in the HDF5 layout of fastMRI
+      inverse solve FILE.h5 --out results     your own scan, k-space or CT projections
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
@@ -102,7 +102,13 @@ def demo(out: Path, prior: str, seed: int, device: str) -> None:
 @main.command()
 @click.argument("file", metavar="FILE.h5", type=click.Path(path_type=Path))
 @_OUT
-@_PRIOR
+@click.option(
+    "--prior",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="auto: brain-mr for k-space, body-ct for projections; a shipped prior or a .safetensors file.",
+)
 @click.option(
     "--method", default="auto", show_default=True, metavar="NAME", help="auto, learned-covariance, dds, dds-published."
 )
@@ -111,35 +117,46 @@ def demo(out: Path, prior: str, seed: int, device: str) -> None:
 @click.option(
     "--noise",
     type=float,
-    help="Standard deviation of the noise per real component, in units of the k-space; 0: exact data.  "
+    help="MR: standard deviation of the noise per real component, in units of the k-space; 0: exact data.  "
     "[default: estimated]",
 )
 @click.option("--slices", default="all", show_default=True, metavar="RANGE", help="From 0: 7, 4:12, 0:20:5 or all.")
 @click.option(
     "--maps-calibration",
-    default=24,
-    show_default=True,
+    type=int,
     metavar="LINES",
-    help="Largest side of the fully sampled centre that the coil maps are estimated from.",
+    help="Largest side of the fully sampled centre that the coil maps are estimated from.  [default: 24]",
 )
+@click.option("--photons", type=float, help="CT: incident photons per ray.  [default: counted from rays through air]")
+@click.option("--spacing", type=float, metavar="MM", help="CT: distance of detector elements.  [default: the file's]")
+@click.option("--pixel", type=float, metavar="MM", help="CT: edge of a pixel.  [default: the file's, or one element]")
 @click.option("--batch", type=int, help="Images per network call.  [default: from free memory]")
 @click.option("--save-samples", is_flag=True, help="Store every sample in the HDF5 file.")
 @_SEED
 @_DEVICE
 def solve(file: Path, out: Path, **options: Any) -> None:
-    """Reconstruct a scan from a file in the HDF5 layout of fastMRI.
+    """Reconstruct a scan: k-space in the HDF5 layout of fastMRI, or projections of a CT.
 
     \b
-    Read from FILE.h5
+    Read from FILE.h5, k-space
       kspace              complex (slices, coils, y, x), or (slices, y, x) for one coil
       mask                found from the zeros of the k-space where missing
       ismrmrd_header      sizes: an oversampled readout (y) is cropped
       reconstruction_rss  or _esc: PSNR and SSIM are measured against it
 
     \b
+    Read from FILE.h5, projections
+      sinogram            line integrals (slices, views, detectors), or counts
+      angles              of the views, radians
+      attributes          geometry: parallel, fan or fan-curved; spacing_mm, offset_mm,
+                          source_distance_mm, detector_distance_mm, pixel_mm, image_shape, photons
+      reconstruction_hu   PSNR and SSIM are measured against it
+      or exchange/...     of Data Exchange: data, data_white, data_dark, theta
+
+    \b
     Written to DIR, named after FILE
-      FILE.h5             reconstruction (magnitude), std, mean (complex)
-      FILE.nii.gz         magnitude of the mean;  FILE_std.nii.gz: its error bar
+      FILE.h5             reconstruction (magnitude; HU for CT), std, mean (complex, MR)
+      FILE.nii.gz         the reconstruction;  FILE_std.nii.gz: its error bar
       FILE.png            the middle slice
     """
     from inverse.commands import run_solve
@@ -156,9 +173,9 @@ def solve(file: Path, out: Path, **options: Any) -> None:
 def train(config: str, data: Path, out: Path, threads: int | None, device: str) -> None:
     """Train a prior, or continue a run that was stopped.
 
-    CONFIG is a TOML file or the name of a shipped one (brain-mr). The folders train/ and val/ hold HDF5 files with a
-    dataset `volume` (z, y, x) of type uint8 each. Writes checkpoint, curve.csv, curve.png, samples.png and at the end
-    the prior, NAME.safetensors; measure its errors with `inverse calibrate` before use.
+    CONFIG is a TOML file or the name of a shipped one (brain-mr, body-ct). The folders train/ and val/ hold HDF5 files
+    with a dataset `volume` (z, y, x) each, uint8 (magnitude) or int16 (HU). Writes checkpoint, curve.csv, curve.png,
+    samples.png and at the end the prior, NAME.safetensors; measure its errors with `inverse calibrate` before use.
     """
     from inverse.commands import run_train
 

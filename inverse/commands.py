@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 import torch
@@ -19,12 +20,18 @@ from inverse.priors.files import load, load_prior, save_prior, shipped
 from inverse.progress import progress
 from inverse.reconstruct import Reconstruction, reconstruct, save
 from inverse.samplers.methods import choose
+from inverse.tomogram import is_sinogram, tomogram
 from inverse.train.config import ImagesConfig, TrainConfig, load_config
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DEMO_SLICE = 1
 DEMO_RUNS = (("DDS", "dds", 20, 4), ("learned covariance", "learned-covariance", 16, 8))
 """Title, method, evaluations, samples: about a minute and a half on two CPU cores."""
 PICTURES_EVERY = 4  # reports
+MR_PRIOR, CT_PRIOR = "brain-mr", "body-ct"
+CALIBRATION = 24  # lines that coil maps are made from
 
 
 def run_demo(out: Path, *, prior: str, seed: int, device: str) -> None:
@@ -42,7 +49,7 @@ def run_demo(out: Path, *, prior: str, seed: int, device: str) -> None:
         found.append(reconstruct(data, network, sampler.with_steps(steps), name=title, samples=samples, seed=seed))
     best = found[-1]
     figure = out / "demo.png"
-    plot.save_figure(plot.panels(_panels(data, found, 0), window=data.window), figure)
+    plot.save_figure(_figure(data, found, 0), figure)
     written = [figure, *save(best, data, out, "demo")]
     _finish(data, found, written)
 
@@ -55,23 +62,23 @@ def run_solve(
     method: str,
     samples: int,
     steps: int | None,
-    noise: float | None,
     slices: str,
-    maps_calibration: int,
     batch: int | None,
     save_samples: bool,
     seed: int,
     device: str,
+    **scan: Any,
 ) -> None:
     """Reconstruct the user's file; see `inverse solve --help`. All input is checked before the folder is made."""
     where = _device(device)
-    network = load(prior, device=where)
+    projections = is_sinogram(file)
+    network = load(_prior_for(prior, projections), device=where)
     sampler, _ = choose(method, network)
     sampler = sampler if steps is None else sampler.with_steps(steps)
     if samples < 1 or (batch is not None and batch < 1):
         raise InputError(f"samples and batch: expected at least 1, got {samples} and {batch}.")
-    data = acquire(file, slices=_slices(slices), noise=noise, calibration=maps_calibration, device=where)
-    network.check_image(data.operator(0).in_shape, data.kspace.dtype)
+    data = _read(file, projections, where, slices=_slices(slices), **scan)
+    network.check_image(data.operator(0).in_shape, data.operator(0).in_dtype)
     stem = file.name.removesuffix(".h5").removesuffix(".hdf5")
     if (out / f"{stem}.h5").resolve() == file.resolve():
         raise InputError(f"--out {out}: would replace the input {file}; choose another folder.")
@@ -82,8 +89,39 @@ def run_solve(
     result = reconstruct(data, network, sampler, name=title, samples=samples, seed=seed, batch=batch)
     picture = out / f"{stem}.png"
     written = save(result, data, out, stem, samples=save_samples)
-    plot.save_figure(plot.panels(_panels(data, [result], len(data.data) // 2), window=data.window), picture)
+    plot.save_figure(_figure(data, [result], len(data.data) // 2), picture)
     _finish(data, [result], [*written, picture])
+
+
+def _prior_for(name: str, projections: bool) -> str:
+    if name == "auto":
+        return CT_PRIOR if projections else MR_PRIOR
+    return name
+
+
+def _read(
+    file: Path,
+    projections: bool,
+    device: torch.device,
+    *,
+    slices: int | slice | None,
+    noise: float | None,
+    maps_calibration: int | None,
+    photons: float | None,
+    spacing: float | None,
+    pixel: float | None,
+) -> Measurement:
+    """The scan; options of the other modality are refused."""
+    given = {"--noise": noise, "--maps-calibration": maps_calibration} if projections else {}
+    given |= {} if projections else {"--photons": photons, "--spacing": spacing, "--pixel": pixel}
+    wrong = [name for name, value in given.items() if value is not None]
+    if wrong:
+        kind = "projections" if projections else "k-space"
+        raise InputError(f"{wrong[0]}: does not apply to {file}, which holds {kind}; leave it out.")
+    if projections:
+        return tomogram(file, slices=slices, photons=photons, spacing=spacing, pixel=pixel, device=device)
+    calibration = CALIBRATION if maps_calibration is None else maps_calibration
+    return acquire(file, slices=slices, noise=noise, calibration=calibration, device=device)
 
 
 def run_train(config: str, data: Path, out: Path, *, threads: int | None, device: str) -> None:
@@ -168,7 +206,7 @@ def prior_facts(config: TrainConfig) -> dict:
     return facts if config.unit is None else {**facts, "unit": config.unit}
 
 
-def _panels(data: Measurement, found: list[Reconstruction], index: int) -> list[plot.Panel]:
+def _figure(data: Measurement, found: list[Reconstruction], index: int) -> Figure:
     """Quick images, every method, error bar of the last one, reference if there is one."""
     images = list(data.quick_images)
     images += [(result.method[0].upper() + result.method[1:], result.mean) for result in found]
@@ -178,7 +216,7 @@ def _panels(data: Measurement, found: list[Reconstruction], index: int) -> list[
         items.append(plot.Panel("Error bar", spread[index], error_bar=True))
     if data.reference is not None:
         items.append(plot.Panel("Reference", data.reference[index], data.reference_title))
-    return items
+    return plot.panels(items, window=data.window, columns=2 if len(items) == 4 else 3)
 
 
 def _finish(data: Measurement, found: list[Reconstruction], written: list[Path]) -> None:

@@ -85,7 +85,7 @@ class Measurement(Protocol):
         ...
 
     def export(self, images: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
-        """Finished images as they are written, in the units of the field: `reconstruction`, `std`, `mean`, `samples`."""
+        """Finished images as they are written, in the units of the field: reconstruction, std, mean, samples."""
         ...
 
     def facts(self) -> list[tuple[str, str]]:

@@ -94,9 +94,9 @@ def _draw(axes: Axes, item: Panel, window: tuple[float, float], panel_height: fl
     white = (window[1] - window[0]) or 1.0
     top = _round(float(np.percentile(image, 99.5)) / white) * white
     shown = axes.imshow(image, cmap="inferno", vmin=0, vmax=top, origin="lower", interpolation="nearest")
-    bar = axes.inset_axes((0.25, line + 0.01, 0.5, 0.08 / panel_height))
+    bar = axes.inset_axes((0.14, line + 0.01, 0.4, 0.08 / panel_height))
     axes.figure.colorbar(shown, cax=bar, orientation="horizontal", ticks=[])
-    for x, text, side in ((0.22, "0", "right"), (0.78, f"{100 * top / white:.2g} % of white", "left")):
+    for x, text, side in ((0.11, "0", "right"), (0.57, f"{100 * top / white:.2g} % of white", "left")):
         size = 9 if text == "0" else 7.5
         axes.text(x, line, text, transform=axes.transAxes, ha=side, va="bottom", fontsize=size, color="0.25")
 

@@ -52,8 +52,13 @@ class Reconstruction:
 
     @functools.cached_property
     def std(self) -> Tensor | None:
-        """Error bar: standard deviation of the magnitude over samples (slices, y, x); None for one sample."""
-        return self.samples.abs().std(0) if len(self.samples) > 1 else None
+        """Error bar: standard deviation over samples (slices, y, x), of complex ones of the magnitude; None for one."""
+        return self.real_samples.std(0) if len(self.samples) > 1 else None
+
+    @property
+    def real_samples(self) -> Tensor:
+        """The samples, of complex ones the magnitude."""
+        return self.samples.abs() if self.samples.is_complex() else self.samples
 
 
 def reconstruct(

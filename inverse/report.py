@@ -75,7 +75,7 @@ def remarks(data: Measurement, result: Reconstruction) -> str:
     lines = []
     if data.reference is not None and len(result.samples) > 1:
         region = data.reference > 0.05 * data.reference.max()
-        share = coverage(result.samples.abs(), data.reference, 0.9, region)
+        share = coverage(result.real_samples, data.reference, 0.9, region)
         lines.append(("Error bar", f"90 % intervals hold the reference at {100 * share:.0f} % of the object's pixels"))
     lines += [("Note", note) for note in result.info.get("notes", [])]
     return facts(lines)

@@ -95,11 +95,14 @@ def solve(
         "notes": solution.info.get("notes", []) + _remarks(solution, problem.sigma_y),
         "torch": torch.__version__,
     }
+    return _in_units_of_y(replace(solution, info={**solution.info, **facts}), factor, (samples, *lead))
+
+
+def _in_units_of_y(solution: Solution, factor: float, shape: tuple[int, ...]) -> Solution:
+    """The solution with its samples in the scale and the batch shape of the data."""
+    samples = solution.samples * factor
     return replace(
-        solution,
-        samples=(solution.samples * factor).reshape(samples, *lead, *operator.in_shape),
-        residual=solution.residual.reshape(samples, *lead),
-        info={**solution.info, **facts},
+        solution, samples=samples.reshape(*shape, *samples.shape[2:]), residual=solution.residual.reshape(shape)
     )
 
 

@@ -10,6 +10,7 @@ from checks import check_one_line
 from torch import Tensor
 
 from inverse.data import equispaced, estimate_noise, noise_covariance, poisson_disc, prewhiten, simulate_scan
+from inverse.data.noise import noise_scan_covariance
 from inverse.noise import estimate_noise as noise_of_residual
 from inverse.operators.mri import MultiCoilMRI
 
@@ -171,3 +172,36 @@ def test_residual_of_the_coils_gives_the_noise_where_there_is_no_air() -> None:
     assert abs(found / SIGMA - 1) < 0.03
     single = MultiCoilMRI(None, torch.ones(40), shape=(48, 40))
     check_one_line(lambda: noise_of_residual(simulated.kspace[None, :1], single), "as many unknowns", "noise=")
+
+
+def test_covariance_from_a_noise_scan() -> None:
+    mix = torch.randn(4, 4, dtype=torch.complex64, generator=generator(3))
+    samples = mix @ white(4, 20000, seed=1)
+    found, truth = noise_scan_covariance(samples), mix @ mix.mH
+    # 20,000 samples: entries scatter by 0.7 % of the geometric mean of the two variances
+    scale = truth.diagonal().real.sqrt()
+    assert float(((found - truth).abs() / scale[:, None] / scale).max()) < 0.04
+    assert torch.allclose(found, found.mH) and found.dtype == torch.complex64
+    # any shape behind the coils, as read from the file
+    torch.testing.assert_close(noise_scan_covariance(samples.reshape(4, 100, 200)), found)
+    whitened = prewhiten(samples[:, :, None], found)[:, :, 0]
+    covariance = whitened @ whitened.mH / 20000 / 2
+    torch.testing.assert_close(covariance, torch.eye(4, dtype=torch.complex64), atol=1e-4, rtol=0)  # the same samples
+
+
+def test_bandwidth_scales_the_noise_scan() -> None:
+    """Twice the dwell time is half the bandwidth, and half the noise power a sample."""
+    samples = white(3, 5000)
+    plain = noise_scan_covariance(samples)
+    dwell_noise, dwell_scan = 5.0, 2.5
+    torch.testing.assert_close(noise_scan_covariance(samples, bandwidth=dwell_noise / dwell_scan), 2 * plain)
+
+
+def test_noise_scans_that_cannot_be_used_are_refused_in_one_line() -> None:
+    check_one_line(lambda: noise_scan_covariance(white(8, 7)), "at least as many samples", "8 coils", "got 7")
+    check_one_line(lambda: noise_scan_covariance(white(8)), "(coils, n)")
+    check_one_line(lambda: noise_scan_covariance(white(2, 50).real), "complex")
+    check_one_line(lambda: noise_scan_covariance(white(2, 50), bandwidth=0), "bandwidth")
+    dead = white(3, 50)
+    dead[1] = 0
+    check_one_line(lambda: noise_scan_covariance(dead), "singular")

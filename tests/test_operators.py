@@ -6,7 +6,8 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from operator_cases import OPERATORS, coin, mri, randn
+from all_cases import ALL
+from operator_cases import coin, mri, randn
 from torch import Tensor
 
 from inverse.errors import InputError
@@ -34,9 +35,9 @@ def dense(operator: LinearOperator) -> Tensor:
     return operator(units).reshape(n, -1).mT
 
 
-@pytest.fixture(params=OPERATORS)
+@pytest.fixture(params=ALL)
 def operator(request) -> LinearOperator:
-    return OPERATORS[request.param]()
+    return ALL[request.param]()
 
 
 @pytest.mark.parametrize("precision", [torch.float64, torch.float32])

@@ -46,7 +46,7 @@ def test_configuration_is_read(tmp_path: Path) -> None:
 
 def test_shipped_configurations_are_read() -> None:
     paths = [Path(str(p)) for p in (resources.files("inverse.train") / "configs").iterdir() if p.name.endswith("toml")]
-    assert "brain-mr" in {path.stem for path in paths}
+    assert {"brain-mr", "body-ct"} <= {path.stem for path in paths}
     for path in paths:
         config = load_config(path)
         assert config.name == path.stem
@@ -150,6 +150,7 @@ BAD_VOLUMES: dict[str, tuple[Callable[[Path], None], str]] = {
     "float": (stored("volume", np.zeros((2, 20, 20))), "float64"),
     "two axes": (stored("volume", np.zeros((20, 20), np.uint8)), "(20, 20)"),
     "no slice": (stored("volume", np.zeros((0, 20, 20), np.uint8)), "(0, 20, 20)"),
+    "real numbers": (stored("volume", np.zeros((1, 20, 20), np.float32)), "int16 HU"),
 }
 
 
@@ -221,6 +222,32 @@ def test_complex_crops_have_the_magnitude_of_the_real_ones(tmp_path: Path) -> No
 def test_grey_value_255_is_magnitude_1(tmp_path: Path) -> None:
     sampler = CropSampler(write_volume(tmp_path, "a.h5", np.full((2, 20, 20), 51, np.uint8)), PLAIN, seed=0)
     assert torch.allclose(torch.hypot(*sampler.batch(0).unbind(1)), torch.tensor(0.2), atol=1e-6)  # single precision
+
+
+def test_hounsfield_units_become_attenuation_over_that_of_water(tmp_path: Path) -> None:
+    volume = np.zeros((1, 4, 4), np.int16)
+    volume[0, :2], volume[0, 2], volume[0, 3] = 1000, -1000, -1024  # bone, air, and less than nothing
+    sampler = CropSampler(
+        write_volume(tmp_path, "a.h5", volume),
+        dataclasses.replace(PLAIN, crops=((4, 2, 1.0),)),
+        seed=0,
+        complex_=False,
+    )
+    for image in sampler.batch(0):
+        assert sorted(image.flatten().tolist()) == [0.0] * 8 + [2.0] * 8
+
+
+def test_zoom_shows_more_of_the_volume_without_aliases(tmp_path: Path) -> None:
+    stripes = np.zeros((1, 64, 64), np.uint8)
+    stripes[..., ::2] = 200  # would alias to any grey when shrunk by picking pixels
+    folder = write_volume(tmp_path, "a.h5", stripes)
+    config = dataclasses.replace(PLAIN, crops=((16, 8, 1.0),), zoom=1.0)
+    images = torch.cat([CropSampler(folder, config, seed=0, complex_=False).batch(k) for k in range(8)])
+    assert images.shape == (64, 1, 16, 16)
+    contrast = images.flatten(1).std(1) * 255
+    # nothing is left of stripes shrunk to half; unshrunk ones have a standard deviation of 100, and none is above
+    assert float(contrast.min()) < 40 and float(contrast.max()) <= 101
+    assert float((images.mean((1, 2, 3)) * 255 - 100).abs().max()) < 10  # 100 in the mean, borders apart
 
 
 def test_gain_and_gamma_vary_as_stated(tmp_path: Path) -> None:

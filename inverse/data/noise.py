@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from inverse.errors import InputError, check_tensor
+from inverse.errors import InputError, check_positive, check_tensor
 
 STRIPS = 6  # per side of the field of view, each 1/25 of it: the outer quarter on both sides
 MIN_SAMPLES = 400  # per strip, half of it per ring; the median then scatters by 4 to 5 %
@@ -73,6 +73,45 @@ def noise_covariance(kspace: Tensor, mask: Tensor | None = None) -> Tensor:
     return covariance * scale[:, None] * scale[None, :]
 
 
+def noise_scan_covariance(samples: Tensor, *, bandwidth: float = 1.0) -> Tensor:
+    """Covariance E[n n^H] / 2 of the noise between coils from a noise scan: samples without signal.
+
+    Args:
+        samples: (coils, n) complex, or (coils, ...) whose other axes are all samples; at least as many as coils, better
+            ten times as many: entries scatter by 1 / sqrt(n).
+        bandwidth: noise power of a sample of the scan over that of a sample of the noise scan. The power goes with
+            the receiver bandwidth, so it is (dwell time of the noise scan) / (dwell time of the scan), with both in one
+            unit; divided by the relative receiver noise bandwidth where the noise scan's header gives one (often 0.79).
+            Default 1: the same receiver settings.
+
+    Returns:
+        (coils, coils) complex64, Hermitian and positive definite, its diagonal the variance per real component.
+
+    Raises:
+        InputError: not complex, fewer samples than coils, a coil without noise, a bandwidth that is not positive.
+
+    Reference: M. S. Hansen, P. Kellman, "Image reconstruction: an overview for clinicians", JMRI 41, 2015, noise
+    prewhitening; P. Kellman, E. R. McVeigh, "Image reconstruction in SNR units", MRM 54, 2005, for the bandwidth.
+    """
+    check_tensor("noise scan", samples, complex_=True)
+    check_positive("bandwidth", bandwidth)
+    if samples.ndim < 2 or samples.numel() == 0:
+        raise InputError(f"noise scan: expected shape (coils, n), got {tuple(samples.shape)}.")
+    flat = samples.flatten(1).to(torch.complex128)
+    coils, count = flat.shape
+    if count < coils:
+        raise InputError(
+            f"noise scan: expected at least as many samples as its {coils} coils, got {count}; measure longer, or "
+            "put coils first."
+        )
+    covariance = flat @ flat.mH * (bandwidth / (2 * count))
+    if int(torch.linalg.cholesky_ex(covariance)[1]):
+        raise InputError(
+            "noise scan: expected independent noise in every coil, got a singular covariance; drop a coil."
+        )
+    return covariance.to(torch.complex64)
+
+
 def prewhiten(kspace: Tensor, covariance: Tensor) -> Tensor:
     """Mix the coils so that their noise is independent, 1 per real component: L^-1 k with covariance = L L^H.
 
@@ -80,7 +119,8 @@ def prewhiten(kspace: Tensor, covariance: Tensor) -> Tensor:
 
     Args:
         kspace: (*batch, coils, y, x) complex.
-        covariance: (coils, coils) Hermitian, positive definite, per real component as from `noise_covariance`.
+        covariance: (coils, coils) Hermitian, positive definite, per real component as from `noise_covariance` (the
+            scan itself) or `noise_scan_covariance` (a scan without signal).
 
     Returns:
         (*batch, coils, y, x).

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from inverse.errors import InputError
-from inverse.operators.base import SVD, LinearOperator
+from inverse.operators.base import SVD, LinearOperator, Operator
 
 
 class Composition(LinearOperator):
@@ -20,8 +20,7 @@ class Composition(LinearOperator):
     """
 
     def __init__(self, left: LinearOperator, right: LinearOperator):
-        if left.in_shape != right.out_shape or left.in_dtype != right.out_dtype or left.device != right.device:
-            raise InputError(f"A @ B: expected B's output as A's input, got {left!r} and {right!r}; align them.")
+        _check_chain(left, right)
         super().__init__(
             right.in_shape, left.out_shape, in_dtype=right.in_dtype, out_dtype=left.out_dtype, device=left.device
         )
@@ -43,6 +42,33 @@ class Composition(LinearOperator):
     def has_pinv(self) -> bool:
         """Whether both factors have one."""
         return self._left.has_pinv and self._right.has_pinv
+
+    @property
+    def weights(self) -> Tensor | None:
+        """Those of the left factor, whose output the data are."""
+        return self._left.weights
+
+    @property
+    def support(self) -> Tensor | None:
+        """That of the right factor, whose input the image is."""
+        return self._right.support
+
+    def __repr__(self) -> str:
+        return f"{self._left!r} @ {self._right!r}"
+
+
+class NonlinearComposition(Operator):
+    """A @ B where A, B or both are nonlinear: x -> A(B(x)); gradients flow through both."""
+
+    def __init__(self, left: Operator, right: Operator):
+        _check_chain(left, right)
+        super().__init__(
+            right.in_shape, left.out_shape, in_dtype=right.in_dtype, out_dtype=left.out_dtype, device=left.device
+        )
+        self._left, self._right = left, right
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self._left._apply(self._right._apply(x))
 
     @property
     def weights(self) -> Tensor | None:
@@ -271,6 +297,18 @@ def stack(operators: Sequence[LinearOperator]) -> Stack:
     return Stack(operators)
 
 
+def compose(left: Operator, right: Operator) -> Operator:
+    """A @ B: linear if both are."""
+    if isinstance(left, LinearOperator) and isinstance(right, LinearOperator):
+        return Composition(left, right)
+    return NonlinearComposition(left, right)
+
+
+def _check_chain(left: Operator, right: Operator) -> None:
+    if left.in_shape != right.out_shape or left.in_dtype != right.out_dtype or left.device != right.device:
+        raise InputError(f"A @ B: expected B's output as A's input, got {left!r} and {right!r}; align them.")
+
+
 def _union(operators: Sequence[LinearOperator]) -> Tensor | None:
     supports = [operator.support for operator in operators]
     known = [support for support in supports if support is not None]
@@ -279,7 +317,9 @@ def _union(operators: Sequence[LinearOperator]) -> Tensor | None:
 
 def _check_same_input(where: str, operators: Sequence[LinearOperator]) -> None:
     first = operators[0]
-    for other in operators[1:]:
+    for other in operators:
+        if not isinstance(other, LinearOperator):
+            raise InputError(f"{where}: expected linear operators, got {other!r}; give linear ones.")
         same = (other.in_shape, other.in_dtype, other.out_dtype) == (first.in_shape, first.in_dtype, first.out_dtype)
         if not same or other.device != first.device:
             raise InputError(f"{where}: expected equal in_shape, dtypes, device, got {first!r}, {other!r}; align them.")

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -14,7 +14,13 @@ from torch import Tensor
 from inverse.errors import InputError, check_trailing_shape
 from inverse.linalg import largest_eigenvalue
 
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator as ScipyLinearOperator
+
+    from inverse.operators.noise import Noise
+
 T = TypeVar("T")
+SomeOperator = TypeVar("SomeOperator", bound="Operator")
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,55 @@ class Operator:
         """
         return self._apply(self._checked("x", x, self.in_shape, self.in_dtype))
 
+    def measure(self, x: Tensor, noise: Noise | float, generator: torch.Generator | None = None) -> Tensor:
+        """Simulated data: A(x) with noise.
+
+        Args:
+            x: (*batch, *in_shape).
+            noise: a model of `inverse.operators.noise`, or the standard deviation of Gaussian noise per real component.
+            generator: source of the random numbers, on the operator's device; None: the global one.
+
+        Returns:
+            y (*batch, *out_shape), 0 where nothing is measured.
+        """
+        from inverse.operators.noise import Gaussian, Noise
+
+        y = (noise if isinstance(noise, Noise) else Gaussian(noise)).draw(self(x), generator)
+        return y if self.weights is None else torch.where(self.weights > 0, y, 0)
+
+    def noise_of(self, y: Tensor) -> Noise | None:
+        """The noise as the data themselves show it, e.g. rays through air; None where no part of them shows it.
+
+        Args:
+            y: the data (*batch, *out_shape).
+        """
+        return None
+
+    def __matmul__(self, other: Operator) -> Operator:
+        from inverse.operators.algebra import compose
+
+        return compose(self, other) if isinstance(other, Operator) else NotImplemented
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise InputError(f"{type(self).__name__}: nonlinear: has no {what}; choose a sampler that takes gradients.")
+
+    @property
+    def H(self) -> LinearOperator:
+        """Adjoint, of linear operators only; others raise InputError."""
+        self._refuse("adjoint")
+
+    def gram(self, x: Tensor) -> Tensor:
+        """A^H A x, of linear operators only; others raise InputError."""
+        self._refuse("gram")
+
+    def pinv(self, y: Tensor) -> Tensor:
+        """Direct inverse, of linear operators only; others raise InputError."""
+        self._refuse("pinv")
+
+    def norm(self) -> float:
+        """Largest singular value, of linear operators only; others raise InputError."""
+        self._refuse("norm")
+
     @property
     def weights(self) -> Tensor | None:
         """1 where a value of y was measured and 0 where not, real, broadcasts to out_shape; None: all measured."""
@@ -111,7 +166,7 @@ class Operator:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cache": {}}
 
-    def to(self, target: torch.device | str | torch.dtype) -> Operator:
+    def to(self: SomeOperator, target: torch.device | str | torch.dtype) -> SomeOperator:
         """The same operator on another device, or in another precision.
 
         Args:
@@ -219,10 +274,20 @@ class LinearOperator(Operator):
 
         return Select(self.out_shape, index, dtype=self.out_dtype, device=self.device) @ self
 
-    def __matmul__(self, other: LinearOperator) -> LinearOperator:
-        from inverse.operators.algebra import Composition
+    def to_scipy(self) -> ScipyLinearOperator:
+        """A as a scipy LinearOperator over flattened numpy vectors; see `inverse.operators.to_scipy`."""
+        from inverse.operators.interop import to_scipy
 
-        return Composition(self, other) if isinstance(other, LinearOperator) else NotImplemented
+        return to_scipy(self)
+
+    @overload
+    def __matmul__(self, other: LinearOperator) -> LinearOperator: ...
+
+    @overload
+    def __matmul__(self, other: Operator) -> Operator: ...
+
+    def __matmul__(self, other: Operator) -> Operator:
+        return super().__matmul__(other)
 
     def __add__(self, other: LinearOperator) -> LinearOperator:
         from inverse.operators.algebra import Sum
@@ -288,7 +353,8 @@ def _moved(value: Any, target: torch.device | str | torch.dtype) -> Any:
     if isinstance(value, Operator):
         return value.to(target)
     if isinstance(value, list | tuple):
-        return type(value)(_moved(item, target) for item in value)
+        make = getattr(type(value), "_make", type(value))  # a named tuple takes its items one by one
+        return make(_moved(item, target) for item in value)
     if not isinstance(target, torch.dtype):
         return value.to(target) if isinstance(value, Tensor) else value
     if isinstance(value, torch.dtype) and (value.is_complex or value.is_floating_point):

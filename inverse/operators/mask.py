@@ -50,6 +50,9 @@ class Identity(LinearOperator):
 class Mask(LinearOperator):
     """A = diag(mask): inpainting, or the sampling of k-space; what was not measured is 0 and keeps its place.
 
+    Items with a mask each: a mask (items, y, x), or (items, 1, y, x) with shape (items, channels, y, x), is an operator
+    whose image has the axis of items. x is then all items together, and batch dimensions before it are samples of them.
+
     Args:
         mask: zeros and ones or bool, broadcasts to `shape`.
         shape: shape of x and y; None: that of the mask.
