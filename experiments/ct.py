@@ -38,8 +38,8 @@ from inverse.priors.files import NetworkPrior
 TUNED = RESULTS / "ct_baselines.json"
 TUNING = (("cptac_c3n00247_chest", 25), ("ge_head", 14), ("totalseg_abdomen", 5))
 SLICES = (("invesalius_head", 26), ("lidc0314_chest", 27), ("nysbu_a067967", 1), ("nysbu_a098752", 0))
-SAMPLES, STEPS = 8, 20
-GUESS = 4.0  # lambda where the search begins, for attenuation in 1/mm over that of water
+SAMPLES, STEPS = 4, 20
+GUESS = 4.0  # lambda where the search begins, for attenuation over that of water and data of unit noise
 DIFFUSION = {f"DDS, {STEPS}": "dds", f"learned covariance, {STEPS}": "learned-covariance"}
 ORDER = ["FBP", "TV", *DIFFUSION]
 COLUMNS = (
@@ -63,13 +63,12 @@ def main() -> None:
         return report(Table("ct", None))
     prior = inverse.priors.load(options.prior)
     table = Table("ct", f"{describe(prior)}, {PHOTONS:g} photons a ray, {SAMPLES} samples, seed 0", fresh=options.fresh)
-    tuned = json.loads(TUNED.read_text())["tuned"]
     for person, z in SLICES:
         for beam in BEAMS:
             for views in VIEWS:
                 case = make_ct_case(options.data / "test" / f"{person}.h5", z, beam, views)
                 if _kept(case.name, options.cases):
-                    run_case(case, table, prior, tuned[f"{beam} {views}"], options)
+                    run_case(case, table, prior, f"{beam} {views}", options)
     report(table)
 
 
@@ -116,17 +115,17 @@ def reconstruct_tv(case: CTCase, lamda: float, *, rtol: float = 1e-6) -> Tensor:
     """Total variation with the statistical weights of the photons, in units of the attenuation of water."""
     operator, y, _ = case.noise.whiten(case.operator, case.y)
     start = reconstruct_fbp(case, "hann") / WATER_ATTENUATION
-    image = total_variation(y / WATER_ATTENUATION, operator, lamda, start=start, rtol=rtol, inner_iterations=15).image
+    image = total_variation(y, WATER_ATTENUATION * operator, lamda, start=start, rtol=rtol, inner_iterations=10).image
     return (image * WATER_ATTENUATION).clamp(min=0)
 
 
-def run_case(case: CTCase, table: Table, prior: NetworkPrior, tuned: dict, options: argparse.Namespace) -> None:
+def run_case(case: CTCase, table: Table, prior: NetworkPrior, kind: str, options: argparse.Namespace) -> None:
     """Measure all methods on one scan; methods already in the table are left out unless a picture needs them."""
     images: dict[str, Tensor] = {}
     for method in ORDER:
         if not _kept(method, options.methods) or (table.has(case.name, method) and not options.pictures):
             continue
-        image, figures = run_diffusion(case, method, prior) if method in DIFFUSION else run_direct(case, method, tuned)
+        image, figures = run_diffusion(case, method, prior) if method in DIFFUSION else run_direct(case, method, kind)
         images[method] = image
         table.add(case.name, method, figures)
         note = ", ".join(f"{metric} {value:.4g}" for metric, (value, _) in figures.items())
@@ -140,8 +139,9 @@ def run_case(case: CTCase, table: Table, prior: NetworkPrior, tuned: dict, optio
         print(draw(RESULTS / f"ct-{name}.png", to_hounsfield(case.image), shown, window=WINDOW))
 
 
-def run_direct(case: CTCase, method: str, tuned: dict) -> tuple[Tensor, dict]:
-    """FBP or total variation as tuned, and its figures."""
+def run_direct(case: CTCase, method: str, kind: str) -> tuple[Tensor, dict]:
+    """FBP or total variation as tuned for this beam and number of views, and its figures."""
+    tuned = json.loads(TUNED.read_text())["tuned"][kind]
     start = time.perf_counter()
     if method == "FBP":
         image = reconstruct_fbp(case, tuned["window"])

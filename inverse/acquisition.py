@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inverse.data import Scan, acceleration, crop_image, crop_readout, estimate_maps, estimate_noise, read
+from inverse.data import Scan, acceleration, crop_image, crop_readout, espirit, estimate_noise, read
 from inverse.data.coilmaps import MIN_CALIBRATION
 from inverse.errors import InputError, check_positive
 from inverse.linalg.cg import cg
@@ -38,6 +38,7 @@ class Acquisition:
         noise_is_bound: True where the estimate may be up to twice too high: patterns without whole lines, see
             `inverse.data.noise`.
         size: (y, x) of the images that are written: those of the header, as in fastMRI's references.
+        map_notes: what is to be known of the maps: where they are cropped away, images are 0.
     """
 
     scan: Scan
@@ -48,6 +49,7 @@ class Acquisition:
     noise_estimated: bool
     noise_is_bound: bool
     size: tuple[int, int]
+    map_notes: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path | None:
@@ -145,6 +147,7 @@ class Acquisition:
         return [
             ("Scan", self.path.name if self.path else ""),
             ("", f"{chosen(self.slices, self.total_slices)}, {y} x {x}{readout}, {counted}, {sampled}"),
+            ("Maps", "; ".join(self.map_notes)),
             ("Noise", f"{self.noise:.3g} per real component of k-space, {source}"),
         ]
 
@@ -214,12 +217,13 @@ def acquire(
         raise InputError(f"{path}: kspace holds no signal where the mask samples it; check the file.")
     size = (min(rows, y), min(columns, x))
     try:
-        maps = estimate_maps(kspace, calibration, mask=mask.to(device))
+        estimate = espirit(kspace, calibration, mask=mask.to(device))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    mask = mask.to(device)
+    mask, maps = mask.to(device), estimate.maps
     level = _noise(scan, mask.cpu(), kspace, maps, mask) if noise is None else float(noise)
-    return Acquisition(scan, kspace, mask, maps, level, noise is None, noise is None and not lines, size)
+    bound = noise is None and not lines
+    return Acquisition(scan, kspace, mask, maps, level, noise is None, bound, size, tuple(estimate.notes))
 
 
 def _noise(scan: Scan, sampled: Tensor, kspace: Tensor, maps: Tensor, mask: Tensor) -> float:

@@ -80,8 +80,9 @@ def test_gaussian_of_a_gaussian_adds_variances(shape):
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
-def test_all_ways_agree(padding):
-    kernel = gaussian_kernel((1.0, 1.5), 5, dtype=torch.float64)
+@pytest.mark.parametrize("size", [5, (8, 3)])
+def test_all_ways_agree(padding, size):
+    kernel = gaussian_kernel((1.0, 1.5), size, dtype=torch.float64)
     x = randn(3, 11, 10)
     ways = {}
     for name, engine in {

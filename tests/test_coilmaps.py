@@ -177,7 +177,7 @@ def test_several_sets_live_where_the_object_is_folded():
         espirit(kspace, sets=9)
 
 
-# what blurring by the window and the neighbourhood leaves: measured 0.019, 0.025 and 0.039
+# what blurring by the window and the neighbourhood leaves: measured 0.019, 0.025 and 0.047
 @pytest.mark.parametrize(("lines", "tolerance"), [(80, 0.03), (17, 0.04), (9, 0.06)])
 def test_fast_maps_of_simulated_coils(lines, tolerance):
     simulated = scan(equispaced(80, 4, center_fraction=lines / 80))
@@ -219,7 +219,7 @@ def test_fast_maps_of_a_volume():
     mask[6:18, 12:28], mask[::3, ::2] = 1, 1
     estimate = walsh_maps(kspace * mask, 16)
     assert estimate.maps.shape == kspace.shape and estimate.eigenvalues.shape == head.shape
-    assert direction_error(estimate.maps, maps, head) < 0.05  # 12 planes resolve the maps to 4 %
+    assert direction_error(estimate.maps, maps, head) < 0.04  # 12 planes resolve the maps to 2.5 %
     assert bool(estimate.support[head].all()) and not bool(estimate.support.all())
     same = walsh_maps(kspace, 16, mask=mask)
     torch.testing.assert_close(same.maps, estimate.maps)

@@ -67,7 +67,7 @@ def test_geometric_compression_keeps_at_least_as_much(virtual):
     kept = [float(compress_coils(kspace, virtual, readout=r)[0].abs().square().sum()) / total for r in (None, -2)]
     assert kept[1] >= kept[0] - 1e-6  # single precision
     if virtual == 3:
-        assert 1 - kept[1] < 0.7 * (1 - kept[0])  # clearly less is lost, measured 0.5
+        assert 1 - kept[1] < 0.2 * (1 - kept[0])  # clearly less is lost, measured 0.06
 
 
 @pytest.mark.parametrize("readout", [None, -2, -1])

@@ -32,7 +32,7 @@ def compress_coils(
         InputError: wrong shape, numbers out of range, all zeros, or a readout that is not sampled as a whole.
 
     Reference: M. Buehrer et al., "Array compression for MRI with large coil arrays", MRM 57, 2007; T. Zhang et al.,
-    "Coil compression for accelerated imaging with Cartesian sampling", MRM 69, 2013, Eq. (4) to (8).
+    "Coil compression for accelerated imaging with Cartesian sampling", MRM 69, 2013.
     """
     check_tensor("kspace", kspace, complex_=True)
     if kspace.ndim not in (3, 4) or kspace.numel() == 0:

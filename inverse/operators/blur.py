@@ -30,7 +30,8 @@ METHODS = ("auto", "fft", "direct")
 _TAP = 0.21
 _PRODUCTS, _PRODUCTS_WRAPPED, _PRODUCTS_TAP = 4.1, 1.2, 0.028
 _FFT, _FFT_PADDED = 0.36, 0.5
-_CHANNELS, _CHANNELS_TAP = 20.0, 0.35
+_CHANNELS, _CHANNELS_TAP = 22.0, 0.45
+_CHANNELS_SIZE = 13  # beyond, the time is erratic
 # A kernel whose other singular values are below this many roundings of the largest is a product of two lines.
 _RANK_ONE = 16
 
@@ -132,7 +133,8 @@ class Blur(LinearOperator):
         costs = {"taps": _TAP * int(self.kernel.count_nonzero())}
         if self.lines is not None:
             costs["products"] = _PRODUCTS + _PRODUCTS_TAP * (ky + kx) + (_PRODUCTS_WRAPPED if circular else 0)
-        if self.device.type == "cpu" and self.in_dtype.to_real() == torch.float32:
+        single = self.device.type == "cpu" and self.in_dtype.to_real() == torch.float32
+        if single and max(ky, kx) <= _CHANNELS_SIZE:
             runs = -(-planes // Channels.LANES)
             costs["channels"] = (_CHANNELS + _CHANNELS_TAP * ky * kx) * runs / max(planes, 1)
         if self.method == "auto":

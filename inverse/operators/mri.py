@@ -61,7 +61,7 @@ class MultiCoilMRI(LinearOperator):
         and for a full mask with one set.
 
     Reference: Pruessmann et al., "SENSE: sensitivity encoding for fast MRI", MRM 42, 1999, Eq. (1) to (4); Uecker et
-    al., "ESPIRiT, an eigenvalue approach to autocalibrating parallel MRI", MRM 71, 2014, Eq. (15), for several sets.
+    al., "ESPIRiT, an eigenvalue approach to autocalibrating parallel MRI", MRM 71, 2014, for several sets.
     """
 
     def __init__(self, maps: Tensor | None, mask: Tensor, *, shape: Sequence[int] | None = None, sets: bool = False):
