@@ -59,7 +59,7 @@ class DDS:
     """
 
     gamma: float | None = None
-    iterations: int = 30
+    iterations: int = 100
     rtol: float = 1e-3
 
     def __post_init__(self) -> None:
