@@ -92,7 +92,7 @@ def solve(
         "noise": repr(model) if isinstance(model, Noise) else problem.sigma_y * factor,
         "noise_given": noise is not None and not isinstance(noise, AtMost),
         "scale": factor,
-        "notes": solution.info.get("notes", []) + _remarks(solution, problem.sigma_y),
+        "notes": solution.info.get("notes", []) + _remarks(solution, problem.sigma_y, operator),
         "torch": torch.__version__,
     }
     return _in_units_of_y(replace(solution, info={**solution.info, **facts}), factor, (samples, *lead))
@@ -179,11 +179,10 @@ def _check(y: Tensor, operator: LinearOperator, prior: Denoiser, samples: int, b
     prior.check_image(operator.in_shape, operator.in_dtype)
 
 
-def _remarks(solution: Solution, sigma_y: float) -> list[str]:
-    if sigma_y == 0:
-        return []
+def _remarks(solution: Solution, sigma_y: float, operator: LinearOperator) -> list[str]:
+    notes = [] if operator.matched else ["A^H is not the adjoint of A: the data step solves an approximation"]
     residual = float(solution.residual.mean())
-    if RESIDUAL_RANGE[0] <= residual <= RESIDUAL_RANGE[1]:
-        return []
+    if sigma_y == 0 or RESIDUAL_RANGE[0] <= residual <= RESIDUAL_RANGE[1]:
+        return notes
     likely = "the noise is set too high" if residual < 1 else "the noise is set too low, or maps or model do not fit"
-    return [f"residual {residual:.2f} of the noise level, near 1 is right: {likely}"]
+    return [*notes, f"residual {residual:.2f} of the noise level, near 1 is right: {likely}"]

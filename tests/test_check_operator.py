@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inverse.operators import LinearOperator, MultiCoilMRI
+from inverse.operators import LinearOperator, Mask, MultiCoilMRI
 from inverse.testing import CheckFailed, check_operator
 
 
@@ -192,3 +192,30 @@ def test_the_global_generator_is_not_touched():
     state = torch.get_rng_state()
     check_operator(Sound())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+class Unmatched(Mask):
+    """Says that its adjoint is 7 % off, and it is."""
+
+    matched = False
+
+    def _adjoint(self, y):
+        return 1.07 * super()._adjoint(y)
+
+    def _gram(self, x):
+        return self._adjoint(self._apply(x))
+
+    @property
+    def svd(self):
+        return None
+
+
+def test_unmatched_adjoint_is_reported_and_only_where_the_operator_says_so():
+    operator = Unmatched(torch.tensor([[1, 0, 1], [1, 1, 0]]), dtype=torch.float64)
+    report = check_operator(operator)
+    assert not report.matched and report.errors["gradient"] == pytest.approx(0.07 / 1.07, rel=1e-6)
+    assert "not matched" in str(report)
+    Unmatched.matched = True
+    with pytest.raises(CheckFailed, match="adjoint|gradient"):
+        check_operator(operator)
+    Unmatched.matched = False

@@ -5,16 +5,39 @@ from pathlib import Path
 
 import pytest
 
+import inverse
+from inverse.data import to_hounsfield
+
+PARTS = {"Operator", "LinearOperator", "Stack", "BlockRow", "BlockDiagonal"}  # bases, and what functions return
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+OPERATORS = ROOT / "inverse" / "operators" / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.S)
 
 
-def test_links_lead_to_files() -> None:
-    targets = [target for target in re.findall(r"\]\(([^)]+)\)", README) if "://" not in target]
+@pytest.mark.parametrize("page", [ROOT / "README.md", OPERATORS])
+def test_links_lead_to_files(page: Path) -> None:
+    targets = [target for target in re.findall(r"\]\(([^)]+)\)", page.read_text()) if "://" not in target]
     assert len(targets) > 10
-    missing = [target for target in targets if not (ROOT / target).exists()]
+    missing = [target for target in targets if not (page.parent / target).exists()]
     assert not missing, missing
+
+
+def test_page_of_operators_names_all_of_them() -> None:
+    text = OPERATORS.read_text()
+    operators = [name for name, thing in vars(inverse.operators).items() if isinstance(thing, type)]
+    operators = [n for n in operators if issubclass(getattr(inverse.operators, n), inverse.operators.Operator)]
+    missing = [name for name in operators if f"`{name}" not in text and name not in PARTS]
+    assert not missing, missing
+
+
+def test_example_of_a_scan_gives_the_phantom_back() -> None:
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", OPERATORS.read_text(), flags=re.S):
+        exec(block, names)
+    inside = names["hu"] > -900
+    error = to_hounsfield(names["image"])[inside] - names["hu"][inside]
+    assert abs(float(error.mean())) < 20  # HU; streaks and noise, which the mean does not see
 
 
 def test_first_example_is_ten_lines() -> None:

@@ -229,6 +229,11 @@ class LinearOperator(Operator):
         """A^H A x by the fastest way the structure allows; x as for A(x)."""
         return self._gram(self._checked("x", x, self.in_shape, self.in_dtype))
 
+    @property
+    def matched(self) -> bool:
+        """Whether A^H is exactly the adjoint of A; False only with projectors of other packages."""
+        return True
+
     def norm(self) -> float:
         """Largest singular value, by Lanczos on the gram to a relative 1e-4; computed once."""
         return self._cached("norm", self._compute_norm)
