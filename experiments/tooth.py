@@ -3,7 +3,8 @@
 Usage: python experiments/tooth.py FILE [--fresh]
     FILE  tooth.h5 as tomopy ships it: counts, flat and dark fields of 181 views over half a turn, 640 elements
 
-From all views and from every sixth (30): the axis, the residual, and how far the image is from that of all views.
+From all views and from every sixth (30): the axis, as both rows of the detector show it, and the image of the first
+row, its residual and how far it is from that of all views. Total variation from few views only.
 Results in results/tooth.csv and .md, picture in results/tooth.png.
 """
 
@@ -41,56 +42,56 @@ def main() -> None:
     options = parser.parse_args()
     scan = read_sinogram(options.file)
     table = Table("tooth", "lengths in detector elements", fresh=options.fresh)
-    full = operator_of(scan, 1)
-    reference = fbp(full, scan.data)
+    every, few = slice(None), slice(0, 180, 6)
+    reference = fbp(operator_of(scan, every), scan.data[0])
     shown = []
-    for step, name in ((1, "181 views"), (6, "30 views")):
-        operator = operator_of(scan, step)
-        y = scan.data[:, ::step]
-        for method in ("FBP", "FBP, Hann", "TV"):
+    for views, methods in ((every, ("FBP",)), (few, ("FBP", "FBP, Hann", "TV"))):
+        operator = operator_of(scan, views)
+        y, name = scan.data[0, views], f"{len(scan.angles[views])} views"
+        for method in methods:
             start = time.perf_counter()
             image = reconstruct(operator, y, method)
             seconds = time.perf_counter() - start
             column = (operator.geometry.detectors - 1) / 2 - operator.geometry.offset
             figures = {
                 "column of the axis": (column, "elements"),
-                "residual": (float(norm((operator(image) - y)[None]) / norm(y[None])), "relative"),
+                "residual": (float(norm(operator(image) - y, 0) / norm(y, 0)), "relative"),
                 "seconds": (seconds, "s"),
             }
-            if step > 1 or method != "FBP":
+            if views is few:
                 figures["PSNR"] = (psnr(image, reference), "dB")
             table.add(name, method, figures)
-            if method != "FBP" or step == 1:
-                shown.append(Shown(f"{method}, {name}", image[0], f"axis at {column:.2f}"))
-    window = (0.0, float(torch.quantile(reference[0], 0.998)))
+            shown.append(Shown(f"{method}, {name}", image, f"axis at {column:.2f}"))
+    window = (0.0, float(torch.quantile(reference, 0.998)))
     print(draw(RESULTS / "tooth.png", None, shown, origin="upper", window=window))
     cases = dict.fromkeys(row.case for row in table.rows)
     sections = [pivot([r for r in table.rows if r.case == case], COLUMNS, heading=case) for case in cases]
     text = (
-        "Two rows of the detector, 181 views over half a turn, 640 elements; the axis is searched for in the data, "
+        "181 views over half a turn, 640 elements; the axis is searched for in the data of both rows of the detector, "
         "lengths are in elements. Residual: ||A x - y|| / ||y||. The PSNR compares with FBP of all views, noise and "
         "all, so that it rewards keeping that noise.\n\n![reconstructions](tooth.png)"
     )
     table.write_markdown("A tooth from real projections", text, sections)
 
 
-def operator_of(scan: Sinogram, step: int) -> CT:
-    """Every `step`-th view, with the axis as these views show it."""
-    views = scan.angles[::step]
-    offset = find_centre(scan.data[:, ::step], views)
-    return CT(ParallelBeam(views, scan.data.shape[-1], 1.0, offset), (SIZE, SIZE), 1.0)
+def operator_of(scan: Sinogram, views: slice) -> CT:
+    """Some of the views, with the axis as these show it."""
+    angles = scan.angles[views]
+    offset = find_centre(scan.data[:, views], angles)
+    return CT(ParallelBeam(angles, scan.data.shape[-1], 1.0, offset), (SIZE, SIZE), 1.0)
 
 
 def reconstruct(operator: CT, y: Tensor, method: str) -> Tensor:
-    """FBP, or total variation of moderate weight, of every slice."""
+    """FBP, or total variation of moderate weight."""
     if method == "FBP":
         return fbp(operator, y)
     smooth = fbp(operator, y, "hann")
     if method == "FBP, Hann":
         return smooth
-    lamda = 0.02 * float(smooth.quantile(0.99)) * operator.norm()
-    slices = zip(y, smooth, strict=True)
-    return torch.stack([total_variation(row, operator, lamda, start=start, rtol=1e-5).image for row, start in slices])
+    # In units of the tooth, and of an operator of norm 1: 0.002 leaves its cracks and takes the streaks.
+    unit = float(smooth.quantile(0.99))
+    scaled = (1 / operator.norm()) * operator
+    return unit * total_variation(y / (unit * operator.norm()), scaled, 0.002, start=smooth / unit, rtol=1e-5).image
 
 
 if __name__ == "__main__":

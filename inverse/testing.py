@@ -52,7 +52,8 @@ class Report:
         lines = [f"{self.operator}: all checks passed (tolerance {self.tolerance:.0e})"]
         lines += [f"  {check:<12} {error:.1e}" for check, error in self.errors.items()]
         lines += [f"  {check:<12} skipped: {reason}" for check, reason in self.skipped.items()]
-        lines += [] if self.matched else ["  A^H is not matched to A, as the operator says: adjoint and gradient are off"]
+        if not self.matched:
+            lines.append("  A^H is not matched to A, as the operator says: adjoint and gradient are off")
         return "\n".join(lines)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from inverse.acquisition import chosen
-from inverse.data import Sinogram, read_sinogram, to_attenuation, to_hounsfield
+from inverse.data import WATER_ATTENUATION, Sinogram, read_sinogram, to_attenuation, to_hounsfield
 from inverse.errors import InputError, check_positive
 from inverse.operators import LinearOperator, Mask
 from inverse.operators.ct import CT, FanBeam, ParallelBeam, fbp, find_centre
@@ -21,6 +21,7 @@ from inverse.operators.noise import PhotonCounts
 from inverse.priors.base import Denoiser
 
 WINDOW = (-500.0, 500.0)  # HU shown black and white
+PLAUSIBLE = (0.3, 20.0)  # 99th percentile of the attenuation over that of water: from lungs to metal
 LARGEST = 512  # pixels a side of an image whose size the file does not state
 
 
@@ -148,7 +149,16 @@ class Tomogram:
                  f"{span:.0f} degrees, {elements}"),
             ("Image", f"{y} x {x} pixels of {self.scanner.pixel:.3g} mm"),
             ("Noise", f"{float(torch.as_tensor(self.noise.photons)):.3g} photons a ray, {source}"),
+            ("Note", self._doubt()),
         ]  # fmt: skip
+
+    def _doubt(self) -> str:
+        """What is wrong with the attenuation, if it is not that of a person."""
+        high = float(torch.quantile(self.fbp.flatten()[:: max(1, self.fbp.numel() // 1_000_000)], 0.99))
+        share = high / WATER_ATTENUATION
+        if PLAUSIBLE[0] <= share <= PLAUSIBLE[1]:
+            return ""
+        return f"the attenuation goes up to {share:.2g} times that of water: check the spacing in mm (--spacing)"
 
 
 def is_sinogram(path: str | os.PathLike) -> bool:

@@ -216,6 +216,6 @@ def test_unmatched_adjoint_is_reported_and_only_where_the_operator_says_so():
     assert not report.matched and report.errors["gradient"] == pytest.approx(0.07 / 1.07, rel=1e-6)
     assert "not matched" in str(report)
     Unmatched.matched = True
-    with pytest.raises(CheckFailed, match="adjoint|gradient"):
+    with pytest.raises(CheckFailed, match=r"adjoint|gradient"):
         check_operator(operator)
     Unmatched.matched = False

@@ -1,6 +1,7 @@
 """Learned covariance: exact for stationary Gaussian images, honest about its fit, alike with and without tricks."""
 
 import math
+from statistics import NormalDist
 
 import pytest
 import torch
@@ -43,13 +44,22 @@ def whitened(samples: Tensor, posterior: GaussianPrior) -> Tensor:
 
 
 def check_standard_normal(white: Tensor) -> None:
-    """Mean 0 and covariance 1 within 4 standard errors in every entry, for draws that are right."""
+    """Mean 0 and covariance 1 in every entry; refuses draws that are right once in 3000 times.
+
+    The eigenvectors of equal values are arbitrary, so that rounding alone picks the entries anew: the bound must hold
+    for the largest of all of them, not only for the one set that was once seen.
+    """
     n, size = white.shape
     covariance = white.mT @ white / n
     error = (covariance - torch.eye(size, dtype=white.dtype)).abs()
-    assert float(white.mean(0).abs().max()) < 4 / math.sqrt(n)
-    assert float(error.diagonal().max()) < 4 * math.sqrt(2 / n)
-    assert float((error - torch.diag(error.diagonal())).max()) < 4 / math.sqrt(n)
+    assert float(white.mean(0).abs().max()) < largest_of(size) / math.sqrt(n)
+    assert float(error.diagonal().max()) < largest_of(size) * math.sqrt(2 / n)
+    assert float((error - torch.diag(error.diagonal())).max()) < largest_of(size * (size - 1) // 2) / math.sqrt(n)
+
+
+def largest_of(count: int) -> float:
+    """What the largest magnitude of so many standard normal values exceeds once in 10000 times, at most."""
+    return NormalDist().inv_cdf(1 - 1e-4 / (2 * count))
 
 
 @pytest.mark.parametrize("kind", ["complex", "real"])

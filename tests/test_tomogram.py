@@ -106,6 +106,12 @@ def test_size_of_the_image_where_the_file_does_not_say(tmp_path: Path) -> None:
     assert tomogram(path, spacing=1.0).scanner.pixel == 1.0
 
 
+def test_lengths_that_cannot_be_right_are_noted(tmp_path: Path) -> None:
+    path = write_ct(tmp_path / "ct.h5")
+    assert dict(tomogram(path).facts())["Note"] == ""
+    assert "--spacing" in dict(tomogram(path, spacing=PIXEL / 50).facts())["Note"]
+
+
 def test_rays_that_were_not_measured_do_not_count(tmp_path: Path) -> None:
     data = tomogram(write_ct(tmp_path / "ct.h5"))
     weights = torch.ones_like(data.data)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from inverse.data.fourier import centred_ifft
 from inverse.errors import InputError, check_tensor
 
 MIN_CALIBRATION = 6  # lines; below, not even a kernel of 3 leaves enough equations
@@ -162,7 +163,7 @@ def espirit(
         ones = torch.ones((*batch, *several, y, x), device=kspace.device)
         return MapEstimate(ones.unsqueeze(-3).to(torch.complex64), ones, ones.bool(), crop, 0.0)
     slices = [
-        _slice_estimate(calibration_center(one, calibration, mask), (y, x), threshold, sets or 1, crop, grow)
+        _slice_estimate(calibration_centre(one, calibration, mask), (y, x), threshold, sets or 1, crop, grow)
         for one in kspace.reshape(-1, coils, y, x).to(torch.complex64)
     ]
     maps, values, supports, signal, lost = zip(*slices, strict=True)
@@ -176,19 +177,19 @@ def espirit(
 
 
 def _slice_estimate(
-    center: Tensor, shape: tuple[int, int], threshold: float, sets: int, crop: float, grow: int
+    centre: Tensor, shape: tuple[int, int], threshold: float, sets: int, crop: float, grow: int
 ) -> tuple[Tensor, Tensor, Tensor, float, float]:
     """Maps, eigenvalues and supports of the sets of one slice, and its energy in all and outside of the support."""
-    values, vectors = _eigenmaps(center, shape, threshold, sets)
+    values, vectors = _eigenmaps(centre, shape, threshold, sets)
     supports = values > crop
     supports[0] = largest_piece(supports[0], grow)
     supports &= supports[0].clone()
-    maps = torch.stack([m * rotation(center, m) * s for m, s in zip(vectors, supports, strict=True)])
-    energy = low_resolution(center, shape).abs().square().sum(0)
+    maps = torch.stack([m * rotation(centre, m) * s for m, s in zip(vectors, supports, strict=True)])
+    energy = low_resolution(centre, shape).abs().square().sum(0)
     return maps, values.clamp(0, 1), supports, float(energy.sum()), float(energy[~supports[0]].sum())
 
 
-def calibration_center(kspace: Tensor, limit: int, mask: Tensor | None = None) -> Tensor:
+def calibration_centre(kspace: Tensor, limit: int, mask: Tensor | None = None) -> Tensor:
     """The fully sampled centre of k-space that maps are made from.
 
     Args:
@@ -218,21 +219,20 @@ def _box(shape: Sequence[int], sides: Sequence[int]) -> tuple[slice, ...]:
     return tuple(slice(n // 2 - s // 2, n // 2 - s // 2 + s) for n, s in zip(shape, sides, strict=True))
 
 
-def low_resolution(center: Tensor, shape: Sequence[int]) -> Tensor:
+def low_resolution(centre: Tensor, shape: Sequence[int]) -> Tensor:
     """Smooth coil images of the centre of k-space, (coils, *shape), free of ringing by a Hann window."""
-    for axis, n in enumerate(center.shape[1:], start=1):
+    for axis, n in enumerate(centre.shape[1:], start=1):
         # without its zeros at the ends; a whole short axis keeps most of its resolution
-        window = torch.hann_window(n + 2, periodic=False, device=center.device)[1:-1] if n > 1 else 1
-        center = center * torch.as_tensor(window).reshape(-1, *(1,) * (center.ndim - 1 - axis))
-    padded = center.new_zeros((center.shape[0], *shape))
-    padded[(slice(None), *_box(shape, center.shape[1:]))] = center
-    axes = tuple(range(1, center.ndim))
-    return torch.fft.fftshift(torch.fft.ifftn(torch.fft.ifftshift(padded, axes), dim=axes, norm="ortho"), axes)
+        window = torch.hann_window(n + 2, periodic=False, device=centre.device)[1:-1] if n > 1 else 1
+        centre = centre * torch.as_tensor(window).reshape(-1, *(1,) * (centre.ndim - 1 - axis))
+    padded = centre.new_zeros((centre.shape[0], *shape))
+    padded[(slice(None), *_box(shape, centre.shape[1:]))] = centre
+    return centred_ifft(padded, *range(1, centre.ndim))
 
 
-def rotation(center: Tensor, maps: Tensor) -> Tensor:
+def rotation(centre: Tensor, maps: Tensor) -> Tensor:
     """Unit factors (*image) that bring maps (coils, *image) to the phase of the dominant coil combination."""
-    flat = center.flatten(1)
+    flat = centre.flatten(1)
     combination = torch.linalg.eigh(flat @ flat.mH)[1][:, -1]
     largest = combination[combination.abs().argmax()]
     combination = combination * largest.conj() / largest.abs()
@@ -258,18 +258,18 @@ def largest_piece(inside: Tensor, grow: int) -> Tensor:
     return torch.from_numpy(support).to(inside.device)
 
 
-def _eigenmaps(center: Tensor, shape: tuple[int, int], threshold: float, sets: int) -> tuple[Tensor, Tensor]:
+def _eigenmaps(centre: Tensor, shape: tuple[int, int], threshold: float, sets: int) -> tuple[Tensor, Tensor]:
     """Largest eigenvalues (sets, y, x), eigenvectors (sets, coils, y, x) of the kernels' projection at every pixel."""
-    coils, width = center.shape[0], min(6, max(3, min(center.shape[1:]) // 2))
-    blocks = center.unfold(1, width, 1).unfold(2, width, 1).permute(1, 2, 0, 3, 4).reshape(-1, coils * width**2)
+    coils, width = centre.shape[0], min(6, max(3, min(centre.shape[1:]) // 2))
+    blocks = centre.unfold(1, width, 1).unfold(2, width, 1).permute(1, 2, 0, 3, 4).reshape(-1, coils * width**2)
     blocks = blocks.to(torch.complex128)  # squaring halves the digits
     # right singular vectors through the small Gram matrix: the direct SVD stalls when cores are shared
     powers, columns = torch.linalg.eigh(blocks.mH @ blocks)
-    kernels = columns[:, powers > threshold**2 * powers[-1]].mH.to(center.dtype).reshape(-1, coils, width, width)
+    kernels = columns[:, powers > threshold**2 * powers[-1]].mH.to(centre.dtype).reshape(-1, coils, width, width)
     # sum over kernels of k_a conj(k_b) in the image is a product of k-space: correlate once, transform once
     spectra = torch.fft.fft2(kernels, s=(2 * width, 2 * width))
     lags = torch.fft.ifft2(torch.einsum("kaxy,kbxy->abxy", spectra, spectra.conj())) / width**2
-    along_y, along_x = (_lag_transform(n, width, center) for n in shape)
+    along_y, along_x = (_lag_transform(n, width, centre) for n in shape)
     lags = torch.einsum("abij,yi->yabj", lags, along_y)
     values, vectors = [], []
     for rows in lags.split(max(1, PIXELS_AT_ONCE // shape[1])):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from inverse.data.fourier import centred_fft, centred_ifft
 from inverse.errors import InputError, check_tensor
 
 
@@ -48,10 +49,10 @@ def compress_coils(
         matrix = vectors[0, : coils or _fewest(powers, energy)].contiguous()
         return apply_compression(kspace, matrix), matrix
     _check_readout(kspace, readout)
-    hybrid = _transform(kspace, readout, inverse=True)
+    hybrid = centred_ifft(kspace, readout)
     powers, vectors = _principal(hybrid.movedim(readout, 0).flatten(2))
     matrices = _aligned(vectors[:, : coils or _fewest(powers, energy)], int(powers.sum(1).argmax()))
-    virtual = _transform(apply_compression(hybrid, matrices, readout=readout), readout, inverse=False)
+    virtual = centred_fft(apply_compression(hybrid, matrices, readout=readout), readout)
     return virtual * (kspace != 0).any(0), matrices
 
 
@@ -123,13 +124,6 @@ def _aligned(matrices: Tensor, start: int) -> Tensor:
             u, _, vh = torch.linalg.svd(before @ aligned[i].mH)
             aligned[i] = (u @ vh) @ aligned[i]
     return torch.stack(aligned)
-
-
-def _transform(kspace: Tensor, axis: int, *, inverse: bool) -> Tensor:
-    """Centred orthonormal transform along one axis."""
-    function = torch.fft.ifft if inverse else torch.fft.fft
-    shifted = torch.fft.ifftshift(kspace, axis)
-    return torch.fft.fftshift(function(shifted, dim=axis, norm="ortho"), axis)
 
 
 def _check_axis(readout: int, axes: int) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from inverse.data.coilmaps import (
     MapEstimate,
-    calibration_center,
+    calibration_centre,
     largest_piece,
     low_resolution,
     rotation,
@@ -63,16 +63,16 @@ def walsh_maps(
     if kspace.shape[0] == 1:
         ones = torch.ones(shape, device=kspace.device)
         return MapEstimate(torch.ones_like(kspace, dtype=torch.complex64), ones, ones.bool(), crop, 0.0)
-    center = calibration_center(kspace, calibration, mask).to(torch.complex64)
-    grid = tuple(min(n, 2 * side) for n, side in zip(shape, center.shape[1:], strict=True))
-    images = low_resolution(center, grid)
+    centre = calibration_centre(kspace, calibration, mask).to(torch.complex64)
+    grid = tuple(min(n, 2 * side) for n, side in zip(shape, centre.shape[1:], strict=True))
+    images = low_resolution(centre, grid)
     coarse = _dominant(_covariance(images, block))
     explained = _explained(images, coarse)
-    coarse = coarse * rotation(center, coarse)
+    coarse = coarse * rotation(centre, coarse)
     inside = largest_piece(explained > crop, 0).float()
     support = _interpolated(inside[None], shape)[0] > 0.5
     support = largest_piece(support, grow)
-    maps = torch.view_as_complex(_interpolated(torch.view_as_real(coarse), shape, channels=2))
+    maps = _interpolated(coarse, shape)
     length = torch.linalg.vector_norm(torch.view_as_real(maps), dim=(0, -1))
     maps.mul_(torch.where(support & (length > 0), 1 / length, 0))
     energy = images.abs().square().sum(0)
@@ -124,18 +124,18 @@ def _explained(images: Tensor, maps: Tensor) -> Tensor:
     return seen / total.clamp_min(1e-30)
 
 
-def _interpolated(coarse: Tensor, shape: Sequence[int], channels: int = 1) -> Tensor:
-    """Linear interpolation of real (maps, *grid) or (maps, *grid, channels) to the image's shape, axis by axis.
+def _interpolated(coarse: Tensor, shape: Sequence[int]) -> Tensor:
+    """Linear interpolation of images (n, *grid), real or complex, to the shape of the image, axis by axis.
 
     From the last axis to the first, so that the largest product is made once; the centre stays at n // 2.
     """
-    values = coarse if channels > 1 else coarse.unsqueeze(-1)
+    values = torch.view_as_real(coarse) if coarse.is_complex() else coarse.unsqueeze(-1)
     for axis in reversed(range(1, values.ndim - 1)):
         matrix = _linear(values.shape[axis], shape[axis - 1], values)
         lead, tail = values.shape[:axis], values.shape[axis + 1 :]
         flat = values.reshape(-1, values.shape[axis], tail.numel())
         values = torch.matmul(matrix, flat).reshape(*lead, shape[axis - 1], *tail)
-    return values if channels > 1 else values.squeeze(-1)
+    return torch.view_as_complex(values) if coarse.is_complex() else values.squeeze(-1)
 
 
 def _linear(m: int, n: int, like: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,19 @@ import torch
 from torch import Tensor
 
 from inverse.data.atomic import atomic_write
+from inverse.data.fourier import centred_fft, centred_ifft
+from inverse.data.hdf5 import (
+    Slices,
+    check_finite,
+    choose_slices,
+    find_dataset,
+    open_hdf5,
+    read_images,
+    read_slices,
+    store,
+)
 from inverse.data.header import Header, format_header, parse_header
 from inverse.errors import InputError, check_tensor
-
-Slices = int | slice | Iterable[int] | None
 
 
 @dataclass(frozen=True)
@@ -69,16 +78,8 @@ def read(path: str | os.PathLike, *, slices: Slices = None) -> Scan:
         InputError: no such file, not HDF5, truncated, no k-space, wrong shape or type, NaN or Inf, nothing sampled.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; check the path.")
-    try:
-        with h5py.File(path, "r") as file:
-            return _read(path, file, slices)
-    except InputError:
-        raise
-    except (OSError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(f"{path}: not a readable HDF5 file, or truncated ({reason}); copy it again.") from error
+    with open_hdf5(path) as file:
+        return _read(path, file, slices)
 
 
 def write(
@@ -123,12 +124,12 @@ def write(
         attributes.setdefault("max", float(reference.max()))
         attributes.setdefault("norm", float(torch.linalg.vector_norm(reference)))
     with atomic_write(path) as temporary, h5py.File(temporary, "w") as file:
-        _store(file, "kspace", kspace.to(torch.complex64))
+        store(file, "kspace", kspace.to(torch.complex64))
         file["ismrmrd_header"] = format_header(header)
         if mask is not None:
             file["mask"] = mask.cpu().numpy()
         if reference is not None:
-            _store(file, "reconstruction_rss" if kspace.ndim == 4 else "reconstruction_esc", reference.float())
+            store(file, "reconstruction_rss" if kspace.ndim == 4 else "reconstruction_esc", reference.float())
         if affine is not None:
             file["affine"] = np.asarray(affine, dtype=float)
         file.attrs.update(attributes)
@@ -156,10 +157,8 @@ def crop_readout(kspace: Tensor, size: int) -> Tensor:
         raise InputError(f"size: expected 1 to {points} readout points, got {size}; it is never padded.")
     if size == points:
         return kspace.clone()
-    lines = torch.fft.fftshift(torch.fft.ifft(torch.fft.ifftshift(kspace, dim=-2), dim=-2, norm="ortho"), dim=-2)
     start = points // 2 - size // 2
-    lines = lines[..., start : start + size, :]
-    return torch.fft.fftshift(torch.fft.fft(torch.fft.ifftshift(lines, dim=-2), dim=-2, norm="ortho"), dim=-2)
+    return centred_fft(centred_ifft(kspace, -2)[..., start : start + size, :], -2)
 
 
 def crop_image(image: Tensor, size: Sequence[int]) -> Tensor:
@@ -180,7 +179,7 @@ def crop_image(image: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _read(path: Path, file: h5py.File, slices: Slices) -> Scan:
-    dataset = _dataset(path, file, "kspace")
+    dataset = find_dataset(path, file, "kspace", "give a file in fastMRI's layout")
     coils_first = str(file.attrs.get("axes", "")).startswith("(coil, y, x)")
     if dataset.dtype.kind != "c" or dataset.ndim not in (3, 4) or 0 in dataset.shape:
         raise InputError(
@@ -188,13 +187,13 @@ def _read(path: Path, file: h5py.File, slices: Slices) -> Scan:
             f"got {dataset.dtype} {dataset.shape}; convert the file."
         )
     total = 1 if coils_first and dataset.ndim == 3 else dataset.shape[0]
-    chosen = _choose(path, slices, total)
+    chosen = choose_slices(path, slices, total)
     if coils_first and dataset.ndim == 3:
         kspace = torch.from_numpy(dataset[()].astype(np.complex64, copy=False))[None]
+        check_finite(path, "kspace", kspace)
     else:
-        kspace = torch.from_numpy(_gather(dataset, chosen, np.complex64))
+        kspace = read_slices(path, dataset, chosen, np.complex64)
         kspace = kspace if kspace.ndim == 4 else kspace.unsqueeze(1)
-    _check_finite(path, "kspace", kspace)
     mask, from_file = _find_mask(path, file, kspace)
     header = _read_header(file)
     reference, kind = _read_reference(path, file, chosen, total)
@@ -202,42 +201,6 @@ def _read(path: Path, file: h5py.File, slices: Slices) -> Scan:
     affine = file["affine"][()] if "affine" in file and file["affine"].shape == (4, 4) else None
     voxel = header.voxel_mm if header else None
     return Scan(kspace, mask, from_file, header, reference, kind, attributes, voxel, affine, chosen, total, path)
-
-
-def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
-    found = file.get(name)
-    if not isinstance(found, h5py.Dataset):
-        keys = ", ".join(sorted(file)) or "nothing"
-        raise InputError(f"{path}: expected a dataset '{name}', found {keys}; give a file in fastMRI's layout.")
-    return found
-
-
-def _choose(path: Path, slices: Slices, total: int) -> tuple[int, ...]:
-    """Indices of the wanted slices, none negative."""
-    if slices is None:
-        return tuple(range(total))
-    if isinstance(slices, slice):
-        chosen = tuple(range(total))[slices]
-    else:
-        chosen = tuple(int(i) for i in ([slices] if isinstance(slices, (int, np.integer)) else slices))
-    if not chosen or any(not -total <= i < total for i in chosen):
-        raise InputError(f"{path}: slices: expected indices of its {total} slices, got {slices}.")
-    return tuple(i % total for i in chosen)
-
-
-def _gather(dataset: h5py.Dataset, chosen: tuple[int, ...], dtype: type) -> np.ndarray:
-    """The chosen slices, one at a time into place, so that nothing is held twice."""
-    out = np.empty((len(chosen), *dataset.shape[1:]), dtype=dtype)
-    for place, index in enumerate(chosen):
-        out[place] = dataset[index]
-    return out
-
-
-def _check_finite(path: Path, name: str, values: Tensor) -> None:
-    for i, part in enumerate(values):
-        # one sum per slice instead of a mask of the whole: NaN and Inf survive the sum
-        if not torch.isfinite(torch.view_as_real(part).double().sum() if part.is_complex() else part.double().sum()):
-            raise InputError(f"{path}: {name} has NaN or Inf in slice {i} of those read; repair or leave out the file.")
 
 
 def _check_mask(name: str, mask: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -279,13 +242,7 @@ def _read_reference(
     for kind in ("rss", "esc"):
         dataset = file.get(f"reconstruction_{kind}")
         if isinstance(dataset, h5py.Dataset):
-            if dataset.ndim != 3 or dataset.shape[0] != total:
-                raise InputError(
-                    f"{path}: expected reconstruction_{kind} of shape ({total}, y, x), got {dataset.shape}; remove it."
-                )
-            reference = torch.from_numpy(_gather(dataset, chosen, np.float32))
-            _check_finite(path, f"reconstruction_{kind}", reference)
-            return reference, kind
+            return read_images(path, dataset, chosen, total), kind
     return None, None
 
 
@@ -294,10 +251,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _store(file: h5py.File, name: str, values: Tensor) -> None:
-    array = values.detach().cpu().numpy()
-    # one chunk per slice and coil: reading one slice never unpacks another
-    chunk = (1,) * (array.ndim - 2) + array.shape[-2:]
-    file.create_dataset(name, data=array, chunks=chunk, compression="gzip", compression_opts=6, shuffle=True)

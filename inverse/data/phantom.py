@@ -179,7 +179,7 @@ def shepp_logan(dims: int = 2) -> EllipsePhantom:
     return EllipsePhantom(
         [
             Ellipse(
-                centre=(*(z / 2 for z in centre[:1]), -centre[1] / 2, centre[2] / 2)[-dims:],
+                centre=(centre[0] / 2, -centre[1] / 2, centre[2] / 2)[-dims:],
                 axes=tuple(a / 2 for a in axes)[-dims:],
                 angle=-math.radians(degrees),  # y points downwards here
                 value=value,

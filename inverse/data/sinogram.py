@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from inverse.data.atomic import atomic_write
-from inverse.data.fastmri import Slices, _check_finite, _choose, _gather
+from inverse.data.hdf5 import Slices, choose_slices, find_dataset, open_hdf5, read_images, store
 from inverse.errors import InputError, check_positive, check_tensor
 
 GEOMETRIES = ("parallel", "fan", "fan-curved")
@@ -166,10 +166,8 @@ def read_sinogram(path: str | os.PathLike, *, slices: Slices = None) -> Sinogram
         InputError: no such file, not HDF5, truncated, none of the layouts, shapes that do not fit, NaN or Inf.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; check the path.")
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             if "exchange" in file:
                 return _read_raw(path, file, slices, "exchange/data", "exchange/theta", "exchange/data_")
             if "data" in file:
@@ -177,9 +175,6 @@ def read_sinogram(path: str | os.PathLike, *, slices: Slices = None) -> Sinogram
             return _read_own(path, file, slices)
     except InputError as error:
         raise error if str(error).startswith(str(path)) else InputError(f"{path}: {error}") from error
-    except (OSError, KeyError, RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(f"{path}: not a readable HDF5 file, or truncated ({reason}); copy it again.") from error
 
 
 def write_sinogram(path: str | os.PathLike, sinogram: Sinogram, *, counts: Tensor | None = None) -> None:
@@ -203,8 +198,7 @@ def write_sinogram(path: str | os.PathLike, sinogram: Sinogram, *, counts: Tenso
     with atomic_write(path) as temporary, h5py.File(temporary, "w") as file:
         for name, value in {**values, "reconstruction_hu": sinogram.reference_hu}.items():
             if value is not None:
-                array = value.detach().cpu().numpy().astype(np.float32)
-                file.create_dataset(name, data=array, chunks=(1, *array.shape[1:]), compression="gzip", shuffle=True)
+                store(file, name, value.float())
         file["angles"] = sinogram.angles.detach().cpu().numpy().astype(np.float64)
         for name in ("geometry", "image_shape", *_NUMBERS):
             if getattr(sinogram, name) is not None:
@@ -230,7 +224,7 @@ def _read_raw(path: Path, file: h5py.File, slices: Slices, name: str, theta: str
     data, degrees = _dataset(path, file, name), _dataset(path, file, theta)
     if data.ndim != 3 or 0 in data.shape:
         raise InputError(f"{path}: expected {name} of shape (views, slices, detectors), got {data.shape}.")
-    chosen = _choose(path, slices, data.shape[1])
+    chosen = choose_slices(path, slices, data.shape[1])
     fields = []
     for field in ("white", "dark"):
         dataset = _dataset(path, file, prefix + field)
@@ -256,15 +250,15 @@ def _read_own(path: Path, file: h5py.File, slices: Slices) -> Sinogram:
     if dataset.ndim != 3 or 0 in dataset.shape:
         raise InputError(f"{path}: expected {name} of shape (slices, views, detectors), got {dataset.shape}.")
     total = dataset.shape[0]
-    chosen = _choose(path, slices, total)
+    chosen = choose_slices(path, slices, total)
     parts: dict[str, Tensor | None] = {"weights": None, "reconstruction_hu": None}
     for part in parts:
         if part in file:
-            parts[part] = _slices(path, _dataset(path, file, part), chosen, total)
+            parts[part] = read_images(path, _dataset(path, file, part), chosen, total)
     facts: dict[str, Any] = {key: float(file.attrs[key]) for key in _NUMBERS if key in file.attrs}
     if "image_shape" in file.attrs:
         facts["image_shape"] = tuple(int(n) for n in file.attrs["image_shape"])
-    data = _slices(path, dataset, chosen, total)
+    data = read_images(path, dataset, chosen, total)
     if name == "counts":
         if "photons" not in facts:
             raise InputError(f"{path}: expected the attribute photons beside counts; write what arrives unattenuated.")
@@ -283,17 +277,5 @@ def _read_own(path: Path, file: h5py.File, slices: Slices) -> Sinogram:
     )
 
 
-def _slices(path: Path, dataset: h5py.Dataset, chosen: tuple[int, ...], total: int) -> Tensor:
-    if dataset.ndim != 3 or dataset.shape[0] != total:
-        raise InputError(f"{path}: expected {dataset.name} of shape ({total}, ...), got {dataset.shape}; remove it.")
-    values = torch.from_numpy(_gather(dataset, chosen, np.float32))
-    _check_finite(path, dataset.name.strip("/"), values)
-    return values
-
-
 def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
-    found = file.get(name)
-    if not isinstance(found, h5py.Dataset):
-        keys = ", ".join(sorted(file)) or "nothing"
-        raise InputError(f"{path}: expected a dataset '{name}', found {keys}; see read_sinogram for the layouts.")
-    return found
+    return find_dataset(path, file, name, "see read_sinogram for the layouts")

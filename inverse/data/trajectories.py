@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from inverse.errors import InputError
+from inverse.errors import InputError, check_positive
 
 # Between two spokes that come one after the other: 180 degrees over the golden ratio, 111.246 degrees.
 GOLDEN_ANGLE = math.pi * (math.sqrt(5) - 1) / 2
@@ -85,8 +85,7 @@ def spiral(interleaves: int, samples: int, *, turns: float, variable_density: fl
     """
     _check_counts(interleaves=interleaves, samples=samples)
     for name, value in (("turns", turns), ("variable_density", variable_density)):
-        if not value > 0:
-            raise InputError(f"{name}: expected a positive number, got {value}; see the docstring of spiral.")
+        check_positive(name, value)
     # Root of time: about equal arcs between samples, as the slew rate of a real gradient would have it.
     t = torch.linspace(0, 1, samples, dtype=torch.float64).sqrt()
     start = torch.arange(interleaves, dtype=torch.float64)[:, None] * (2 * math.pi / interleaves)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from inverse.errors import InputError
+from inverse.operators.autograd import Function
 from inverse.operators.base import LinearOperator, Operator
-
-Function = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -139,40 +138,3 @@ def _cross(function: Function, x: Tensor, taken: Side, given: Side) -> Tensor:
     if y.is_complex() and not given.dtype.is_complex:
         y = y.real  # A^H of real images: the adjoint is with respect to Re<a, b>
     return y.reshape(*batch, *given.shape)
-
-
-def linear(x: Tensor, function: Function, adjoint: Function) -> Tensor:
-    """function(x) for a linear function that autograd cannot see through; its gradient is the adjoint, to any order.
-
-    Args:
-        x: (n, *shape), a batch of what the function takes.
-        function: A of a batch.
-        adjoint: A^H of a batch, with respect to Re<a, b>.
-    """
-    y: Tensor = _Linear.apply(x, function, adjoint)
-    return y
-
-
-class _Linear(torch.autograd.Function):
-    @staticmethod
-    def forward(x: Tensor, function: Function, adjoint: Function) -> Tensor:
-        return function(x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.function, ctx.adjoint = inputs[1:]
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return _Linear.apply(gradients[0], ctx.adjoint, ctx.function), None, None
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        y: Tensor = _Linear.apply(tangents[0], ctx.function, ctx.adjoint)
-        return y
-
-    @staticmethod
-    def vmap(info: Any, axes: tuple[Any, ...], x: Tensor, function: Function, adjoint: Function) -> tuple[Tensor, int]:
-        x = x.movedim(axes[0], 0)
-        y: Tensor = _Linear.apply(x.flatten(0, 1), function, adjoint)
-        return y.unflatten(0, x.shape[:2]), 0

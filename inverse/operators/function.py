@@ -11,9 +11,10 @@ from torch import Tensor
 
 from inverse.errors import InputError
 from inverse.linalg import inner, norm
+from inverse.operators import autograd
+from inverse.operators.autograd import Function
 from inverse.operators.base import Operator
-from inverse.operators.foreign import Function, Side, Wrapped, WrappedNonlinear, first_line, side
-from inverse.operators.foreign import linear as differentiable
+from inverse.operators.foreign import Side, Wrapped, WrappedNonlinear, first_line, side
 
 # Relative error up to which a function counts as linear, by precision: rounding of long sums, far below a real fault.
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}
@@ -65,9 +66,9 @@ def from_function(
         apply = batched  # autograd sees through it, parameters of f included
     else:
         back = partial(_looped, adjoint)
-        apply = partial(differentiable, function=batched, adjoint=back)
+        apply = partial(autograd.linear, function=batched, adjoint=back)
     _check_adjoint(back, x, y, torch.randn(y.shape, generator=generator, dtype=y.dtype).to(image.device))
-    return Wrapped(name, image, data, apply, partial(differentiable, function=back, adjoint=batched))
+    return Wrapped(name, image, data, apply, partial(autograd.linear, function=back, adjoint=batched))
 
 
 def _looped(f: Function, x: Tensor) -> Tensor:

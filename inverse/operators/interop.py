@@ -14,8 +14,9 @@ from torch import Tensor
 
 from inverse.errors import InputError
 from inverse.linalg import flat_real
+from inverse.operators.autograd import Function, linear
 from inverse.operators.base import LinearOperator, Operator
-from inverse.operators.foreign import Function, Side, Wrapped, WrappedNonlinear, as_tensor, first_line, linear, side
+from inverse.operators.foreign import Side, Wrapped, WrappedNonlinear, as_tensor, first_line, side
 from inverse.operators.matrix import Matrix, SparseMatrix, checked_dtype, checked_shapes
 
 if TYPE_CHECKING:
@@ -50,14 +51,8 @@ def from_sigpy(
         raise InputError(f"{name}: has no adjoint: {first_line(error)}; define _adjoint_linop.") from error
     apply, back, normal = (partial(_each_array, each) for each in linops)
     data = _side_of(_called(name, apply, torch.zeros((1, *image.shape), dtype=dtype, device=image.device)), image)
-    return Wrapped(
-        name,
-        image,
-        data,
-        partial(linear, function=apply, adjoint=back),
-        partial(linear, function=back, adjoint=apply),
-        partial(linear, function=normal, adjoint=normal),
-    )
+    gram = partial(linear, function=normal, adjoint=normal)
+    return _with_gradients(name, image, data, apply, back, gram)
 
 
 def from_deepinv(
@@ -155,13 +150,7 @@ def _from_linear_operator(
     back = partial(_columns, matrix.rmatmat, image.shape)
     for function, taken in ((apply, image), (back, data)):
         _called(name, function, torch.zeros((1, *taken.shape), dtype=dtype))
-    return Wrapped(
-        name,
-        image,
-        data,
-        partial(linear, function=apply, adjoint=back),
-        partial(linear, function=back, adjoint=apply),
-    )
+    return _with_gradients(name, image, data, apply, back)
 
 
 def to_scipy(operator: LinearOperator) -> ScipyLinearOperator:
@@ -244,6 +233,14 @@ def _physics(function: Function, pairs: bool, gives_pairs: bool, x: Tensor) -> T
     """The other way round: function(x) of a physics that has real and imaginary parts as channels, from complex x."""
     y = function(torch.stack((x.real, x.imag), 1) if pairs else x)
     return torch.complex(y[:, 0].contiguous(), y[:, 1].contiguous()) if gives_pairs else y
+
+
+def _with_gradients(
+    name: str, image: Side, data: Side, apply: Function, back: Function, gram: Function | None = None
+) -> Wrapped:
+    """An operator of functions that autograd cannot see through: each is the derivative of the other."""
+    forward, adjoint = partial(linear, function=apply, adjoint=back), partial(linear, function=back, adjoint=apply)
+    return Wrapped(name, image, data, forward, adjoint, gram)
 
 
 def _called(name: str, function: Function, x: Tensor) -> Tensor:

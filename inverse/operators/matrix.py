@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from inverse.errors import InputError
+from inverse.operators.autograd import linear
 from inverse.operators.base import LinearOperator
-from inverse.operators.foreign import as_tensor, linear
+from inverse.operators.foreign import as_tensor
 
 
 class Matrix(LinearOperator):

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from inverse.errors import InputError, check_tensor
-from inverse.operators.base import LinearOperator
+from inverse.operators.autograd import Opaque
 from inverse.operators.coils import check_maps, support_of
 from inverse.operators.density import density_compensation
-from inverse.operators.nufft import NUFFT, batched_linear
+from inverse.operators.nufft import NUFFT
 
 # Coil images of one group of samples: a bound on memory, on a CPU also what keeps the pages of the last group in use.
 _COIL_BYTES = {"cpu": 32 * 2**20}
 _COIL_BYTES_DEVICE = 512 * 2**20
 
 
-class NonCartesianMRI(LinearOperator):
+class NonCartesianMRI(Opaque):
     """y = F S x: sensitivities, then the Fourier transform at the places of a trajectory.
 
     A, A^H and the ways of `gram` are those of `NUFFT`, coil by coil.
@@ -98,20 +98,9 @@ class NonCartesianMRI(LinearOperator):
     def _conjugate(self) -> Tensor:
         return self._cached("conjugate", lambda: self.maps.conj().resolve_conj())
 
-    def _apply(self, x: Tensor) -> Tensor:
-        return batched_linear(x, len(self.in_shape), self._forward, self._backward)
-
-    def _adjoint(self, y: Tensor) -> Tensor:
-        return batched_linear(y, len(self.out_shape), self._backward, self._forward)
-
-    def _gram(self, x: Tensor) -> Tensor:
-        return batched_linear(x, len(self.in_shape), self._normal, self._normal)
-
     def _pinv(self, y: Tensor) -> Tensor:
         energy = self._cached("energy", lambda: self.maps.abs().square().sum(0))
         return torch.where(energy > 0, self._adjoint(y * self.density) / energy, 0)
-
-    # Of one batch axis, without autograd.
 
     def _forward(self, x: Tensor) -> Tensor:
         def forward(x: Tensor) -> Tensor:

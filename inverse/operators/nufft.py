@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from inverse.errors import InputError, check_positive, check_tensor
-from inverse.operators.base import LinearOperator
-from inverse.operators.foreign import linear
+from inverse.operators.autograd import Opaque
 from inverse.operators.gridding import Gridding
 from inverse.operators.plans import Plans, make_transform
 from inverse.operators.toeplitz import Toeplitz
@@ -20,7 +19,7 @@ _BEST_ACCURACY = {torch.complex64: 1e-6, torch.complex128: 1e-14}
 _WORST_ACCURACY = 1e-2
 
 
-class NUFFT(LinearOperator):
+class NUFFT(Opaque):
     """y_j = N^(-1/2) sum_x x[r] exp(-i k_j . r): Fourier transform of an image at any places k_j, 2-D or 3-D.
 
     r counts pixels from the centre at n // 2, N is the number of pixels. At the points of the Cartesian grid,
@@ -102,17 +101,6 @@ class NUFFT(LinearOperator):
     def _points(self) -> Tensor:
         return self.trajectory.reshape(-1, len(self.in_shape))
 
-    def _apply(self, x: Tensor) -> Tensor:
-        return batched_linear(x, len(self.in_shape), self._forward, self._backward)
-
-    def _adjoint(self, y: Tensor) -> Tensor:
-        return batched_linear(y, len(self.out_shape), self._backward, self._forward)
-
-    def _gram(self, x: Tensor) -> Tensor:
-        return batched_linear(x, len(self.in_shape), self._normal, self._normal)
-
-    # Of one batch axis, without autograd.
-
     def _forward(self, x: Tensor) -> Tensor:
         return self._transform.forward(x).view(len(x), *self.out_shape)
 
@@ -121,22 +109,6 @@ class NUFFT(LinearOperator):
 
     def _normal(self, x: Tensor) -> Tensor:
         return self._toeplitz(x) if self._convolution_pays else self._backward(self._forward(x))
-
-
-def batched_linear(
-    x: Tensor, axes: int, function: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """A linear function of one batch axis for any number of them, differentiable through its adjoint.
-
-    Args:
-        x: (*batch, *shape).
-        axes: how many axes `shape` has.
-        function: (n, *shape) -> (n, *given); autograd need not see through it.
-        adjoint: its adjoint, (n, *given) -> (n, *shape).
-    """
-    batch = x.shape[: x.ndim - axes]
-    y = linear(x.reshape(math.prod(batch), *x.shape[x.ndim - axes :]), function, adjoint)
-    return y.reshape(*batch, *y.shape[1:])
 
 
 def accuracy_for(noise: float, signal: Tensor | float) -> float:

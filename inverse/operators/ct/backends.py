@@ -177,7 +177,7 @@ class TorchRadonBackend:
         return y.flip(-1) if self._fan else y
 
 
-BACKENDS: dict[str, Callable[[Scan], AstraBackend | TorchRadonBackend]] = {
+PACKAGES: dict[str, Callable[[Scan], AstraBackend | TorchRadonBackend]] = {
     "astra": AstraBackend,
     "torch-radon": TorchRadonBackend,
 }

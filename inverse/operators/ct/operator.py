@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from inverse.errors import InputError, check_positive
-from inverse.operators.base import LinearOperator
+from inverse.operators.autograd import Opaque
 from inverse.operators.ct.air import photons_of_air
-from inverse.operators.ct.backends import BACKENDS as OTHERS
+from inverse.operators.ct.backends import PACKAGES
 from inverse.operators.ct.blocks import BlockProjector
 from inverse.operators.ct.fbp import fbp
 from inverse.operators.ct.geometry import ConeBeam, FanBeam, Geometry, ParallelBeam, select_views
@@ -44,14 +44,14 @@ BACKENDS: dict[str, Callable[[Scan, float], Projector]] = {
     "matrix": lambda scan, _: _compiled(scan, math.inf),
     "on-the-fly": lambda scan, _: _compiled(scan, 0),
     "torch": lambda scan, _: BlockProjector(scan),
-    **{name: (lambda scan, _, make=make: make(scan)) for name, make in OTHERS.items()},  # type: ignore[misc]
+    **{name: (lambda scan, _, make=make: make(scan)) for name, make in PACKAGES.items()},  # type: ignore[misc]
 }
 
 # Projectors in use: an equal operator takes over what another one has built.
 _IN_USE: WeakValueDictionary[Any, Projector] = WeakValueDictionary()
 
 
-class CT(LinearOperator):
+class CT(Opaque):
     """y = line integrals of x along the rays of a scan, by Joseph's method; the adjoint has the very same weights.
 
     Args:
@@ -168,45 +168,20 @@ class CT(LinearOperator):
             device=self.device,
         )
 
-    def _apply(self, x: Tensor) -> Tensor:
-        return _Linear.apply(x, self._forward, self._backward)
-
-    def _adjoint(self, y: Tensor) -> Tensor:
-        return _Linear.apply(y, self._backward, self._forward)
-
     def _forward(self, x: Tensor) -> Tensor:
-        return _on_batch(self._projector.forward, x, self.in_shape, self.out_shape)
+        # Compiled loops take no tensor that has part in autograd, and no empty one.
+        x = x.detach().contiguous()
+        return self._projector.forward(x) if len(x) else x.new_zeros(0, *self.out_shape)
 
     def _backward(self, y: Tensor) -> Tensor:
-        return _on_batch(self._projector.adjoint, y, self.out_shape, self.in_shape)
+        y = y.detach().contiguous()
+        return self._projector.adjoint(y) if len(y) else y.new_zeros(0, *self.in_shape)
 
     def _pinv(self, y: Tensor) -> Tensor:
         return fbp(self, y)
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, {self.geometry!r}, pixel {self.pixel:g} mm, backend {self.backend})"
-
-
-class _Linear(torch.autograd.Function):
-    """A linear map whose derivative is its adjoint, which in turn has the map itself."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, apply: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor]) -> Tensor:
-        ctx.pair = adjoint, apply
-        return apply(x.detach())
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return _Linear.apply(gradients[0], *ctx.pair), None, None
-
-
-def _on_batch(
-    function: Callable[[Tensor], Tensor], x: Tensor, shape: tuple[int, ...], out_shape: tuple[int, ...]
-) -> Tensor:
-    batch = x.shape[: x.ndim - len(shape)]
-    if 0 in batch:
-        return x.new_zeros(*batch, *out_shape)
-    return function(x.reshape(-1, *shape).contiguous()).reshape(*batch, *out_shape)
 
 
 def _check_image(geometry: Geometry, shape: Sequence[int], centre: Sequence[float]) -> None:
