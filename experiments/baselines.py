@@ -111,6 +111,7 @@ def total_variation(
     rtol: float = 1e-6,
     iterations: int = 500,
     inner_iterations: int = 6,
+    nonnegative: bool = False,
 ) -> Classical:
     """1/2 ||A x - y||^2 + lambda sum_p sqrt(|dx x|^2 + |dy x|^2), isotropic and complex, by ADMM.
 
@@ -122,6 +123,7 @@ def total_variation(
         rtol: relative change of the objective over 10 iterations at which to stop.
         iterations: cap on the outer iterations.
         inner_iterations: warm-started conjugate gradients per outer iteration.
+        nonnegative: keep a real image from going below 0, by a third part of the split that is the image itself.
 
     Reference: Block, Uecker and Frahm, MRM 57, 2007 (the problem); Boyd et al., "Distributed optimization and
     statistical learning via ADMM", 2011, sections 3.4.1 (penalty) and 3.4.3 (over-relaxation 1.6).
@@ -129,26 +131,27 @@ def total_variation(
     right = operator.H(y)
     x = right if start is None else start
     penalty = 10 * lamda / float(x.abs().quantile(0.99))
-    split = gradient(x)
+    apart, together = (_with_image, _with_image_adjoint) if nonnegative else (gradient, gradient_adjoint)
+    split = apart(x)
     dual = torch.zeros_like(split)
     objective: list[float] = []
     for k in range(iterations):
-        system = _augmented(operator, penalty)
-        target = right + penalty * gradient_adjoint(split - dual)
+        system = _augmented(operator, penalty, lambda v: together(apart(v)))
+        target = right + penalty * together(split - dual)
         x = cg(system, target[None], x0=x[None], rtol=1e-7, max_iterations=inner_iterations, check_every=100).x[0]
-        slope = gradient(x)
+        slope = apart(x)
         relaxed = 1.6 * slope - 0.6 * split
-        before, split = split, _shrink(relaxed + dual, lamda / penalty)
+        before, split = split, _proximal(relaxed + dual, lamda / penalty)
         dual = dual + relaxed - split
         objective.append(
-            _misfit(x, operator.gram(x), right, y) + lamda * float(_length(slope).sum(dtype=torch.float64))
+            _misfit(x, operator.gram(x), right, y) + lamda * float(_length(slope[:2]).sum(dtype=torch.float64))
         )
         if k < 60 and k % 5 == 4:  # a penalty that changes for ever need not converge
-            ratio = _balance(slope - split, penalty * gradient_adjoint(split - before))
+            ratio = _balance(slope - split, penalty * together(split - before))
             penalty, dual = penalty * ratio, dual / ratio
         if k >= 70 and _settled(objective, rtol):
-            return Classical(x, objective, True)
-    return Classical(x, objective, False)
+            return Classical(split[2] if nonnegative else x, objective, True)
+    return Classical(split[2] if nonnegative else x, objective, False)
 
 
 METHODS: dict[str, Callable[..., Classical]] = {"CG-SENSE": cg_sense, "L1-wavelet": l1_wavelet, "TV": total_variation}
@@ -243,12 +246,30 @@ def gradient_adjoint(g: Tensor) -> Tensor:
     return out
 
 
-def _augmented(operator: LinearOperator, penalty: float) -> Callable[[Tensor], Tensor]:
-    return lambda x: operator.gram(x) + penalty * gradient_adjoint(gradient(x[0]))[None]
+def _with_image(x: Tensor) -> Tensor:
+    """The gradient and the image itself: (3, y, x)."""
+    return torch.cat([gradient(x), x[None]])
+
+
+def _with_image_adjoint(g: Tensor) -> Tensor:
+    """Adjoint of `_with_image`."""
+    return gradient_adjoint(g[:2]) + g[2]
+
+
+def _augmented(
+    operator: LinearOperator, penalty: float, normal: Callable[[Tensor], Tensor]
+) -> Callable[[Tensor], Tensor]:
+    return lambda x: operator.gram(x) + penalty * normal(x[0])[None]
 
 
 def _length(g: Tensor) -> Tensor:
     return (g.abs() ** 2).sum(0).sqrt()
+
+
+def _proximal(parts: Tensor, threshold: float) -> Tensor:
+    """Shorter gradients; of a third part, the image, what is not negative."""
+    shrunk = _shrink(parts[:2], threshold)
+    return shrunk if len(parts) == 2 else torch.cat([shrunk, parts[2:].clamp(min=0)])
 
 
 def _shrink(g: Tensor, threshold: float) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import math
 from collections.abc import Callable
 from types import ModuleType
@@ -161,8 +162,9 @@ def ct_build(threads: int) -> dict[str, Callable[[], object]]:
     geometry, x = ParallelBeam(angles, 725, 1.0), normal(512, 512)
     kept = CT(geometry, (512, 512), 1.0)
     kept(x)
+    pixels = itertools.count(1)
     entries: dict[str, Callable[[], object]] = {
-        OURS: lambda: CT(geometry, (512, 512), 1.001)(x),  # no other operator of this pixel is alive
+        OURS: lambda: CT(geometry, (512, 512), 1 + 1e-6 * next(pixels))(x),  # a scan that no other operator has
         "ours, another one alive": lambda: (CT(geometry, (512, 512), 1.0)(x), kept),
     }
     if dinv := package("deepinv"):

@@ -11,7 +11,7 @@ from inverse.errors import InputError
 
 
 def psnr(image: Tensor, reference: Tensor, region: Tensor | None = None) -> float:
-    """Peak signal-to-noise ratio of magnitudes in dB; the peak is the largest reference magnitude.
+    """Peak signal-to-noise ratio in dB, of complex images that of magnitudes; the peak is the largest reference value.
 
     Args:
         image: the image (*shape), real or complex.
@@ -25,7 +25,7 @@ def psnr(image: Tensor, reference: Tensor, region: Tensor | None = None) -> floa
 
 
 def ssim(image: Tensor, reference: Tensor, region: Tensor | None = None) -> float:
-    """Structural similarity of magnitudes (H, W), window 7, data range = largest reference magnitude.
+    """Structural similarity (H, W), of complex images of magnitudes; window 7, data range = largest reference value.
 
     Wang, Bovik, Sheikh and Simoncelli 2004, as implemented by scikit-image with its defaults.
     """
@@ -85,4 +85,10 @@ def _root(matrix: Tensor) -> Tensor:
 def _magnitudes(image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     if image.shape != reference.shape:
         raise InputError(f"metric: image {tuple(image.shape)} and reference {tuple(reference.shape)} differ in shape.")
-    return image.detach().abs().double().cpu(), reference.detach().abs().double().cpu()
+    return magnitude(image).double().cpu(), magnitude(reference).double().cpu()
+
+
+def magnitude(image: Tensor) -> Tensor:
+    """|image| of a complex image; a real one as it is, with its sign."""
+    image = image.detach()
+    return image.abs() if image.is_complex() else image

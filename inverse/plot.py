@@ -13,6 +13,7 @@ from torch import Tensor
 
 from inverse.data import atomic_write
 from inverse.errors import InputError
+from inverse.metrics import magnitude
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +48,7 @@ def panels(items: Sequence[Panel], *, window: tuple[float, float] | None = None,
     Args:
         items: what to show, all of one shape.
         window: values shown as black and white in all grey panels; None goes from 0 to the 99.8th percentile of the
-            magnitude of the last grey one.
+            last grey one.
         columns: panels a row.
 
     Raises:
@@ -66,7 +67,7 @@ def panels(items: Sequence[Panel], *, window: tuple[float, float] | None = None,
     cell = panel_width + GAP_INCHES, panel_height + BAND_INCHES
     size = columns * cell[0] + GAP_INCHES, rows * cell[1] + GAP_INCHES
     figure = Figure(figsize=size, dpi=DPI, facecolor="white")
-    grey = [np.abs(_array(item.image)) for item in items if not item.error_bar]
+    grey = [_array(item.image) for item in items if not item.error_bar]
     window = window or (0.0, float(np.percentile(grey[-1], 99.8)) if grey else 1.0)
     for place, item in enumerate(items):
         row, column = divmod(place, columns)
@@ -86,7 +87,7 @@ def _draw(axes: Axes, item: Panel, window: tuple[float, float], panel_height: fl
         spine.set_visible(False)
     title, line = 1 + 0.25 / panel_height, 1 + 0.09 / panel_height
     axes.text(0.5, title, item.title, transform=axes.transAxes, ha="center", va="bottom", fontsize=10, weight="bold")
-    image = np.abs(_array(item.image))
+    image = _array(item.image)
     if not item.error_bar:
         axes.imshow(image, cmap="gray", vmin=window[0], vmax=window[1], origin="lower", interpolation="nearest")
         axes.text(0.5, line, item.note, transform=axes.transAxes, ha="center", va="bottom", fontsize=9, color="0.25")
@@ -110,7 +111,7 @@ def _round(value: float) -> float:
 
 
 def _array(image: Tensor) -> np.ndarray:
-    return image.detach().cpu().numpy()
+    return magnitude(image).cpu().numpy()
 
 
 def save_figure(figure: Figure, path: str | os.PathLike) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from inverse.data import atomic_write, write_nifti
 from inverse.errors import InputError
 from inverse.measurement import Measurement
-from inverse.metrics import psnr, ssim
+from inverse.metrics import magnitude, psnr, ssim
 from inverse.priors.base import Denoiser
 from inverse.progress import progress as show_progress
 from inverse.samplers.diffusion import DiffusionSampler
@@ -58,7 +58,7 @@ class Reconstruction:
     @property
     def real_samples(self) -> Tensor:
         """The samples, of complex ones the magnitude."""
-        return self.samples.abs() if self.samples.is_complex() else self.samples
+        return magnitude(self.samples)
 
 
 def reconstruct(

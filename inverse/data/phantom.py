@@ -91,7 +91,8 @@ class EllipsePhantom:
         """The phantom on a pixel grid.
 
         Args:
-            shape: (y, x) or (z, y, x); the field of view is stretched to it, its centre at pixel n // 2.
+            shape: (y, x) or (z, y, x); the field of view is stretched to it, its centre at pixel n // 2, as
+                Fourier transforms have it; that of `operators.CT` is at (n - 1) / 2.
             supersample: points along each axis of a pixel that are averaged, default 1: the value at its centre.
             dtype: complex64 (default); a real dtype takes the real part.
 

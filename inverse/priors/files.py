@@ -154,7 +154,7 @@ def load(name: str = "brain-mr", *, device: torch.device | str = "cpu", precisio
     """A shipped prior by name, or any prior by the path of its file; works offline.
 
     Args:
-        name: "brain-mr", or a path ending in .safetensors.
+        name: "brain-mr", "body-ct", or a path ending in .safetensors.
         device: where the weights go.
         precision: "auto" or "float32", see `NetworkPrior`.
 

@@ -74,8 +74,9 @@ class CT(Opaque):
     Notes:
         x (*batch, *shape) in 1/mm, y (*batch, *geometry.shape) without unit. Pixel (i, j) is at y = (i - (ny - 1) / 2)
         pixel, x = (j - (nx - 1) / 2) pixel from the middle of the image. A and A^H are differentiable any number of
-        times. `pinv` is filtered back-projection (Feldkamp, Davis and Kress for cones). `restrict` selects views. On
-        CUDA the sums of the adjoint have no fixed order, so its last bits may differ from call to call.
+        times. `pinv` is filtered back-projection with Ram-Lak (Feldkamp, Davis and Kress for cones); `ct.fbp` has other
+        windows. `restrict` selects views. On CUDA the sums of the adjoint have no fixed order, so its last bits may
+        differ from call to call.
 
     Reference: Joseph, "An improved algorithm for reprojecting rays through pixel images", 1982.
     """
