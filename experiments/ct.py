@@ -202,8 +202,8 @@ def report(table: Table) -> None:
     for case in dict.fromkeys(row.case for row in table.rows):
         sections.append(pivot([row for row in table.rows if row.case == case], COLUMNS, methods=ORDER, heading=case))
     text = (
-        f"{PHOTONS:g} photons a ray; data simulated on a grid twice as fine with two rays a detector element, so that the "
-        "true image itself misses them by 1.1 to 1.4 times the noise. People that neither training nor tuning saw. "
+        f"{PHOTONS:g} photons a ray; data simulated on a grid twice as fine with two rays a detector element, so that "
+        "the true image itself misses them by 1.1 to 1.4 times the noise. People that neither training nor tuning saw. "
         "Window of FBP and lambda of total variation (weighted by the photons, not negative, run to convergence) tuned "
         f"on training people. Diffusion: mean of {SAMPLES} samples of {STEPS} evaluations; one is the mean over single "
         "samples. PSNR and SSIM of the attenuation over the whole slice, peak the largest of the reference; error and "
