@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inverse.operators import LinearOperator, Mask, MultiCoilMRI
+from inverse.operators import LinearOperator, Mask, MultiCoilMRI, block_diagonal, lift, stack
 from inverse.testing import CheckFailed, check_operator
 
 
@@ -215,6 +215,9 @@ def test_unmatched_adjoint_is_reported_and_only_where_the_operator_says_so():
     report = check_operator(operator)
     assert not report.matched and report.errors["gradient"] == pytest.approx(0.07 / 1.07, rel=1e-6)
     assert "not matched" in str(report)
+    two = [operator, operator]
+    made = [2 * operator, operator @ operator, operator + operator, stack(two), block_diagonal(two), lift(operator, 3)]
+    assert not any(wrapper.matched for wrapper in [*made, operator.H])
     Unmatched.matched = True
     with pytest.raises(CheckFailed, match=r"adjoint|gradient"):
         check_operator(operator)

@@ -231,7 +231,7 @@ def test_mri_takes_what_users_have():
         (lambda: Fourier((4, 4), dtype=torch.float32), "complex dtype"),
         (lambda: Identity((4,)) @ Identity((5,)), "A @ B"),
         (lambda: Identity((4,)) + Identity((5,)), "in_shape"),
-        (lambda: Identity((4,)) + Identity((4,), dtype=torch.float64), "dtypes"),
+        (lambda: Identity((4,)) + Identity((4,), dtype=torch.float64), "out_dtype"),
         (lambda: Identity((4,)) + Identity((4,)).restrict([0]), "use stack"),
         (lambda: 1j * Identity((4,)), "real number"),
         (lambda: stack([]), "at least one"),

@@ -12,15 +12,15 @@ from torch import Tensor
 from inverse.errors import InputError
 from inverse.operators.base import SVD, LinearOperator, Operator
 
+SAME_INPUT = ("in_shape", "in_dtype", "out_dtype", "device")
 
-class Composition(LinearOperator):
-    """A @ B: x -> A(B(x)).
 
-    `pinv` chains those of the factors: the inverse if one of them is unitary, an approximation otherwise.
-    """
+class _Chain(Operator):
+    """x -> A(B(x)), linear or not."""
 
-    def __init__(self, left: LinearOperator, right: LinearOperator):
-        _check_chain(left, right)
+    def __init__(self, left: Operator, right: Operator):
+        if left.in_shape != right.out_shape or left.in_dtype != right.out_dtype or left.device != right.device:
+            raise InputError(f"A @ B: expected B's output as A's input, got {left!r} and {right!r}; align them.")
         super().__init__(
             right.in_shape, left.out_shape, in_dtype=right.in_dtype, out_dtype=left.out_dtype, device=left.device
         )
@@ -28,6 +28,29 @@ class Composition(LinearOperator):
 
     def _apply(self, x: Tensor) -> Tensor:
         return self._left._apply(self._right._apply(x))
+
+    @property
+    def weights(self) -> Tensor | None:
+        """Those of the left factor, whose output the data are."""
+        return self._left.weights
+
+    @property
+    def support(self) -> Tensor | None:
+        """That of the right factor, whose input the image is."""
+        return self._right.support
+
+    def __repr__(self) -> str:
+        return f"{self._left!r} @ {self._right!r}"
+
+
+class Composition(_Chain, LinearOperator):
+    """A @ B: x -> A(B(x)).
+
+    `pinv` chains those of the factors: the inverse if one of them is unitary, an approximation otherwise.
+    """
+
+    _left: LinearOperator
+    _right: LinearOperator
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return self._right._adjoint(self._left._adjoint(y))
@@ -43,52 +66,16 @@ class Composition(LinearOperator):
         """Whether both factors have one."""
         return self._left.has_pinv and self._right.has_pinv
 
-    @property
-    def weights(self) -> Tensor | None:
-        """Those of the left factor, whose output the data are."""
-        return self._left.weights
 
-    @property
-    def support(self) -> Tensor | None:
-        """That of the right factor, whose input the image is."""
-        return self._right.support
-
-    def __repr__(self) -> str:
-        return f"{self._left!r} @ {self._right!r}"
-
-
-class NonlinearComposition(Operator):
+class NonlinearComposition(_Chain):
     """A @ B where A, B or both are nonlinear: x -> A(B(x)); gradients flow through both."""
-
-    def __init__(self, left: Operator, right: Operator):
-        _check_chain(left, right)
-        super().__init__(
-            right.in_shape, left.out_shape, in_dtype=right.in_dtype, out_dtype=left.out_dtype, device=left.device
-        )
-        self._left, self._right = left, right
-
-    def _apply(self, x: Tensor) -> Tensor:
-        return self._left._apply(self._right._apply(x))
-
-    @property
-    def weights(self) -> Tensor | None:
-        """Those of the left factor, whose output the data are."""
-        return self._left.weights
-
-    @property
-    def support(self) -> Tensor | None:
-        """That of the right factor, whose input the image is."""
-        return self._right.support
-
-    def __repr__(self) -> str:
-        return f"{self._left!r} @ {self._right!r}"
 
 
 class Sum(LinearOperator):
     """A + B: x -> A(x) + B(x)."""
 
     def __init__(self, first: LinearOperator, second: LinearOperator):
-        _check_same_input("A + B", [first, second])
+        checked_alike("A + B", [first, second], SAME_INPUT)
         if first.out_shape != second.out_shape:
             raise InputError(f"A + B: expected one out_shape, got {first.out_shape} and {second.out_shape}; use stack.")
         super().__init__(
@@ -105,24 +92,25 @@ class Sum(LinearOperator):
     @property
     def weights(self) -> Tensor | None:
         """Measured where either is."""
-        first, second = self._first.weights, self._second.weights
-        return None if first is None or second is None else torch.maximum(first, second)
+        return anywhere([self._first.weights, self._second.weights], self.out_shape)
 
     @property
     def support(self) -> Tensor | None:
         """Where either sees something."""
-        return _union([self._first, self._second])
+        return anywhere([self._first.support, self._second.support], self.in_shape)
 
     def __repr__(self) -> str:
         return f"({self._first!r} + {self._second!r})"
 
 
-class Scaled(LinearOperator):
-    """c * A with a number c, real unless the output is complex."""
+class Around(LinearOperator):
+    """An operator made of another one of the same shapes, whose pinv, weights and support it has if not said otherwise.
 
-    def __init__(self, factor: complex, operator: LinearOperator):
-        if isinstance(factor, complex) and not (operator.out_dtype.is_complex and operator.in_dtype.is_complex):
-            raise InputError(f"c * A: expected a real number for {operator!r}, got {factor}; give its real part.")
+    Args:
+        operator: A.
+    """
+
+    def __init__(self, operator: LinearOperator):
         super().__init__(
             operator.in_shape,
             operator.out_shape,
@@ -130,7 +118,35 @@ class Scaled(LinearOperator):
             out_dtype=operator.out_dtype,
             device=operator.device,
         )
-        self._factor, self._operator = factor, operator
+        self._operator = operator
+
+    @property
+    def has_pinv(self) -> bool:
+        """Whether A has one."""
+        return self._operator.has_pinv
+
+    @property
+    def weights(self) -> Tensor | None:
+        """Those of A."""
+        return self._operator.weights
+
+    @property
+    def support(self) -> Tensor | None:
+        """That of A."""
+        return self._operator.support
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._operator!r})"
+
+
+class Scaled(Around):
+    """c * A with a number c, real unless the output is complex."""
+
+    def __init__(self, factor: complex, operator: LinearOperator):
+        if isinstance(factor, complex) and not (operator.out_dtype.is_complex and operator.in_dtype.is_complex):
+            raise InputError(f"c * A: expected a real number for {operator!r}, got {factor}; give its real part.")
+        super().__init__(operator)
+        self._factor = factor
 
     def _apply(self, x: Tensor) -> Tensor:
         return self._factor * self._operator._apply(x)
@@ -170,16 +186,6 @@ class Scaled(LinearOperator):
             Vh=svd.Vh,
         )
 
-    @property
-    def weights(self) -> Tensor | None:
-        """Those of A."""
-        return self._operator.weights
-
-    @property
-    def support(self) -> Tensor | None:
-        """That of A."""
-        return self._operator.support
-
     def restrict(self, index: Any) -> LinearOperator:
         """c times the restricted A."""
         return self._factor * self._operator.restrict(index)
@@ -195,10 +201,7 @@ class Stack(LinearOperator):
     """
 
     def __init__(self, operators: Sequence[LinearOperator]):
-        operators = list(operators)
-        if not operators:
-            raise InputError("stack: expected at least one operator, got none; give a list of operators.")
-        _check_same_input("stack", operators)
+        operators = checked_alike("stack", operators, SAME_INPUT)
         shapes = [operator.out_shape for operator in operators]
         self._flat = any(len(s) == 0 or s[1:] != shapes[0][1:] for s in shapes)
         self._rows = [math.prod(s) if self._flat else s[0] for s in shapes]
@@ -228,27 +231,23 @@ class Stack(LinearOperator):
         return self._join([operator._apply(x) for operator in self._operators])
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return sum(
-            (operator._adjoint(part) for operator, part in zip(self._operators, self.split(y), strict=True)),
-            start=torch.zeros((), dtype=self.in_dtype, device=self.device),
-        )
+        start = torch.zeros((), dtype=self.in_dtype, device=self.device)
+        return sum((a._adjoint(part) for a, part in zip(self._operators, self.split(y), strict=True)), start=start)
 
     def _gram(self, x: Tensor) -> Tensor:
         start = torch.zeros((), dtype=self.in_dtype, device=self.device)
-        return sum((operator._gram(x) for operator in self._operators), start=start)
+        return sum((a._gram(x) for a in self._operators), start=start)
 
     @property
     def weights(self) -> Tensor | None:
         """Those of the parts, joined."""
-        if all(operator.weights is None for operator in self._operators):
-            return None
-        one = torch.ones((), dtype=self.out_dtype.to_real(), device=self.device)
-        return self._join([(one if a.weights is None else a.weights).expand(a.out_shape) for a in self._operators])
+        weights = filled([a.weights for a in self._operators], [a.out_shape for a in self._operators])
+        return None if weights is None else self._join(weights)
 
     @property
     def support(self) -> Tensor | None:
         """Where any of the parts sees something."""
-        return _union(self._operators)
+        return anywhere([a.support for a in self._operators], self.in_shape)
 
     def __repr__(self) -> str:
         return f"stack([{', '.join(map(repr, self._operators))}], {self.in_shape} -> {self.out_shape})"
@@ -304,22 +303,31 @@ def compose(left: Operator, right: Operator) -> Operator:
     return NonlinearComposition(left, right)
 
 
-def _check_chain(left: Operator, right: Operator) -> None:
-    if left.in_shape != right.out_shape or left.in_dtype != right.out_dtype or left.device != right.device:
-        raise InputError(f"A @ B: expected B's output as A's input, got {left!r} and {right!r}; align them.")
+def anywhere(parts: Sequence[Tensor | None], shape: tuple[int, ...]) -> Tensor | None:
+    """Weights or supports of a sum: where any of its parts has them; None is everywhere."""
+    known = [part.expand(shape) for part in parts if part is not None]
+    return torch.stack(known).amax(0) if len(known) == len(parts) else None
 
 
-def _union(operators: Sequence[LinearOperator]) -> Tensor | None:
-    supports = [operator.support for operator in operators]
-    known = [support for support in supports if support is not None]
-    return torch.stack(known).any(0) if len(known) == len(supports) else None
+def filled(parts: Sequence[Tensor | None], shapes: Sequence[tuple[int, ...]]) -> list[Tensor] | None:
+    """Weights or supports of parts side by side, each of its shape, 1 for None; None where all are."""
+    known = next((part for part in parts if part is not None), None)
+    if known is None:
+        return None
+    one = known.new_ones(())
+    return [(one if part is None else part).expand(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def _check_same_input(where: str, operators: Sequence[LinearOperator]) -> None:
+def checked_alike(where: str, operators: Sequence[LinearOperator], equal: Sequence[str]) -> list[LinearOperator]:
+    """At least one linear operator, all with the first one's values of the attributes `equal`."""
+    operators = list(operators)
+    if not operators:
+        raise InputError(f"{where}: expected at least one operator, got none; give a list of operators.")
     first = operators[0]
     for other in operators:
         if not isinstance(other, LinearOperator):
             raise InputError(f"{where}: expected linear operators, got {other!r}; give linear ones.")
-        same = (other.in_shape, other.in_dtype, other.out_dtype) == (first.in_shape, first.in_dtype, first.out_dtype)
-        if not same or other.device != first.device:
-            raise InputError(f"{where}: expected equal in_shape, dtypes, device, got {first!r}, {other!r}; align them.")
+        differ = [name for name in equal if getattr(other, name) != getattr(first, name)]
+        if differ:
+            raise InputError(f"{where}: expected equal {', '.join(differ)}, got {first!r} and {other!r}; align them.")
+    return operators

@@ -231,8 +231,9 @@ class LinearOperator(Operator):
 
     @property
     def matched(self) -> bool:
-        """Whether A^H is exactly the adjoint of A; False only with projectors of other packages."""
-        return True
+        """Whether A^H is exactly the adjoint of A; False only with projectors of other packages, and what holds one."""
+        values = [item for value in vars(self).values() for item in (value if isinstance(value, list) else [value])]
+        return all(part.matched for part in values if isinstance(part, LinearOperator))
 
     def norm(self) -> float:
         """Largest singular value, by Lanczos on the gram to a relative 1e-4; computed once."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from inverse.errors import InputError
-from inverse.operators.algebra import Stack
+from inverse.operators.algebra import Stack, anywhere, checked_alike, filled
 from inverse.operators.base import SVD, LinearOperator
 
 
@@ -20,7 +20,7 @@ class BlockRow(LinearOperator):
     """
 
     def __init__(self, operators: Sequence[LinearOperator]):
-        operators = _checked("block_row", operators, ("out_shape", "in_dtype", "out_dtype", "device"))
+        operators = checked_alike("block_row", operators, ("out_shape", "in_dtype", "out_dtype", "device"))
         first = operators[0]
         column = Stack([operator.H for operator in operators])
         super().__init__(
@@ -54,17 +54,13 @@ class BlockRow(LinearOperator):
     @property
     def weights(self) -> Tensor | None:
         """Measured where any of the parts is."""
-        known = [w.expand(self.out_shape) for w in (a.weights for a in self.operators) if w is not None]
-        return torch.stack(known).amax(0) if len(known) == len(self.operators) else None
+        return anywhere([a.weights for a in self.operators], self.out_shape)
 
     @property
     def support(self) -> Tensor | None:
         """Those of the parts, joined."""
-        if all(operator.support is None for operator in self.operators):
-            return None
-        one = torch.ones((), dtype=torch.bool, device=self.device)
-        supports = [(one if a.support is None else a.support).expand(a.in_shape) for a in self.operators]
-        return self._column._join(supports)
+        supports = filled([a.support for a in self.operators], [a.in_shape for a in self.operators])
+        return None if supports is None else self._column._join(supports)
 
     def __repr__(self) -> str:
         return f"block_row([{', '.join(map(repr, self.operators))}], {self.in_shape} -> {self.out_shape})"
@@ -84,7 +80,7 @@ class BlockDiagonal(LinearOperator):
 
     def __init__(self, operators: Sequence[LinearOperator]):
         kind = ("in_shape", "out_shape", "in_dtype", "out_dtype", "device")
-        operators = _checked("block_diagonal", operators, kind)
+        operators = checked_alike("block_diagonal", operators, kind)
         first = operators[0]
         super().__init__(
             (len(operators), *first.in_shape),
@@ -139,20 +135,14 @@ class BlockDiagonal(LinearOperator):
     @property
     def weights(self) -> Tensor | None:
         """Those of the operators, one for each item."""
-        weights = [operator.weights for operator in self.operators]
-        if all(w is None for w in weights):
-            return None
-        one = torch.ones((), dtype=self.out_dtype.to_real(), device=self.device)
-        return torch.stack([(one if w is None else w).expand(self.out_shape[1:]) for w in weights])
+        weights = filled([a.weights for a in self.operators], [a.out_shape for a in self.operators])
+        return None if weights is None else torch.stack(weights)
 
     @property
     def support(self) -> Tensor | None:
         """Those of the operators, one for each item."""
-        supports = [operator.support for operator in self.operators]
-        if all(s is None for s in supports):
-            return None
-        one = torch.ones((), dtype=torch.bool, device=self.device)
-        return torch.stack([(one if s is None else s).expand(self.in_shape[1:]) for s in supports])
+        supports = filled([a.support for a in self.operators], [a.in_shape for a in self.operators])
+        return None if supports is None else torch.stack(supports)
 
     def __repr__(self) -> str:
         return f"block_diagonal([{', '.join(map(repr, self.operators))}], {self.in_shape} -> {self.out_shape})"
@@ -171,18 +161,3 @@ def block_diagonal(operators: Sequence[LinearOperator]) -> BlockDiagonal:
 def _each(functions: Sequence[Callable[[Tensor], Tensor]], x: Tensor, axis: int) -> Tensor:
     """Function i of item i along an axis that has only batch dimensions before it."""
     return torch.stack([f(item) for f, item in zip(functions, x.unbind(axis), strict=True)], dim=axis)
-
-
-def _checked(where: str, operators: Sequence[LinearOperator], equal: Sequence[str]) -> list[LinearOperator]:
-    """At least one linear operator, all with the first one's values of the attributes `equal`."""
-    operators = list(operators)
-    if not operators:
-        raise InputError(f"{where}: expected at least one operator, got none; give a list of operators.")
-    first = operators[0]
-    for other in operators:
-        if not isinstance(other, LinearOperator):
-            raise InputError(f"{where}: expected linear operators, got {other!r}; give linear ones.")
-        differ = [name for name in equal if getattr(other, name) != getattr(first, name)]
-        if differ:
-            raise InputError(f"{where}: expected equal {', '.join(differ)}, got {first!r} and {other!r}; align them.")
-    return operators

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from inverse.operators.parts import in_parts
 from inverse.operators.separable import in_pieces, on_real
 
 PADDINGS = ("circular", "zero", "reflect", "replicate", "valid")
@@ -178,14 +179,11 @@ class Channels(_Direct):
 
     def apply(self, x: Tensor) -> Tensor:
         """Convolution of planes."""
-        return on_real(lambda planes: self._split(planes, self._apply), x)
+        return on_real(lambda planes: in_parts(self._apply, planes, self.LANES), x)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Its adjoint."""
-        return on_real(lambda planes: self._split(planes, self._adjoint), y)
-
-    def _split(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        return torch.cat([function(part) for part in x.split(self.LANES)]) if len(x) > self.LANES else function(x)
+        return on_real(lambda planes: in_parts(self._adjoint, planes, self.LANES), y)
 
     def _apply(self, x: Tensor) -> Tensor:
         return self._correlate(self._pad(x), self._kernel.flip(0, 1))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from inverse.errors import InputError
 from inverse.operators.coils import check_maps
-from inverse.operators.mri import MultiCoilMRI
+from inverse.operators.mri import MultiCoilMRI, one_coil
 
 
 class DynamicMRI(MultiCoilMRI):
@@ -48,13 +47,7 @@ class DynamicMRI(MultiCoilMRI):
         frames = masks.shape[0]
         dims = max(2, masks.ndim - 1) if shape is None else len(shape)
         if maps is None:
-            shape = tuple(masks.shape[1:] if shape is None else shape)
-            if len(shape) not in (2, 3) or sets:
-                raise InputError(
-                    f"DynamicMRI: expected shape (y, x) or (z, y, x) of one set with maps=None, got {shape}; give "
-                    "shape=(y, x)."
-                )
-            maps = torch.ones((1, *shape), dtype=torch.complex64, device=masks.device)
+            maps = one_coil("DynamicMRI", masks.shape[1:] if shape is None else shape, sets, masks.device)
         image = "(coils, y, x)" if dims == 2 else "(coils, z, y, x)"
         check_maps(maps, (dims + 1 + sets, dims + 2 + sets), f"{image}{sets * ' with sets'} or one for each frame")
         if maps.ndim == dims + 2 + sets and maps.shape[0] != frames:

@@ -12,6 +12,8 @@ from scipy.fft import next_fast_len
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from inverse.operators.parts import in_parts
+
 # Bytes of the sparse matrix kept between calls; a larger one is made anew in every call, in parts of this size.
 _MATRIX_BYTES = 256 * 2**20
 # Bytes of grids worked on at once: on a CPU what keeps the product near the cache; a bound on memory on other devices
@@ -133,22 +135,22 @@ class Gridding:
         limit = _MATRIX_BYTES if self._device.type == "cpu" else _GATHER_BYTES
         return iter(self._kept) if self._stored else self._blocks(limit)
 
-    def _groups(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Images or data (transforms, ...) in groups whose grids fit the limits."""
+    def _at_once(self) -> int:
+        """How many images or data have grids that fit the limits."""
         limit = _GRID_BYTES if self._stored and self._device.type == "cpu" else _GRID_BYTES_LARGE
-        return x.split(max(1, limit // (2 * self._real.itemsize * math.prod(self._sizes))))
+        return limit // (2 * self._real.itemsize * math.prod(self._sizes))
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (transforms, *shape) -> samples (transforms, samples)."""
         if not x.numel():
             return x.new_zeros(len(x), len(self._columns[0]))
-        return torch.cat([self._interpolate(part) for part in self._groups(x)])
+        return in_parts(self._interpolate, x, self._at_once())
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Samples (transforms, samples) -> images (transforms, *shape)."""
         if not y.numel():
             return y.new_zeros(len(y), *self._shape)
-        return torch.cat([self._spread(part) for part in self._groups(y)])
+        return in_parts(self._spread, y, self._at_once())
 
     def _interpolate(self, x: Tensor) -> Tensor:
         grid = turn(padded_fft(x * self._factor, self._sizes))

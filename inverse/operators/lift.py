@@ -13,7 +13,48 @@ if TYPE_CHECKING:
     from inverse.operators.noise import Noise
 
 
-class Lifted(LinearOperator):
+class _Lift(Operator):
+    """One operator for every item of a leading axis, linear or not."""
+
+    def __init__(self, operator: Operator, n: int):
+        if not isinstance(operator, Operator):
+            raise InputError(
+                f"lift: expected an operator, got {type(operator).__name__}; give one of inverse.operators."
+            )
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise InputError(f"lift: expected a positive number of slices, got {n!r}; give an integer.")
+        super().__init__(
+            (n, *operator.in_shape),
+            (n, *operator.out_shape),
+            in_dtype=operator.in_dtype,
+            out_dtype=operator.out_dtype,
+            device=operator.device,
+        )
+        self.operator = operator
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self.operator._apply(x)
+
+    def noise_of(self, y: Tensor) -> Noise | None:
+        """What the operator says of all items together."""
+        return self.operator.noise_of(y)
+
+    @property
+    def weights(self) -> Tensor | None:
+        """Those of the operator, which broadcast."""
+        return self.operator.weights
+
+    @property
+    def support(self) -> Tensor | None:
+        """That of the operator, for every item."""
+        support = self.operator.support
+        return None if support is None else support.expand(self.in_shape)
+
+    def __repr__(self) -> str:
+        return f"lift({self.operator!r}, {self.in_shape[0]}, {self.in_shape} -> {self.out_shape})"
+
+
+class Lifted(_Lift, LinearOperator):
     """One operator for every item of a leading axis: x (n, *in_shape) -> y (n, *out_shape), as slices or times.
 
     The axis is one more batch dimension for the operator, so a volume is one call and no loop, and gram, pinv, svd,
@@ -27,21 +68,12 @@ class Lifted(LinearOperator):
         InputError: n is not a positive integer, or the operator is nonlinear (see `lift`).
     """
 
+    operator: LinearOperator
+
     def __init__(self, operator: LinearOperator, n: int):
-        _check_lift(operator, n)
+        super().__init__(operator, n)
         if not isinstance(operator, LinearOperator):
             raise InputError(f"Lifted: expected a linear operator, got {operator!r}; use lift().")
-        super().__init__(
-            (n, *operator.in_shape),
-            (n, *operator.out_shape),
-            in_dtype=operator.in_dtype,
-            out_dtype=operator.out_dtype,
-            device=operator.device,
-        )
-        self.operator = operator
-
-    def _apply(self, x: Tensor) -> Tensor:
-        return self.operator._apply(x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return self.operator._adjoint(y)
@@ -51,10 +83,6 @@ class Lifted(LinearOperator):
 
     def _pinv(self, y: Tensor) -> Tensor:
         return self.operator._pinv(y)
-
-    def noise_of(self, y: Tensor) -> Noise | None:
-        """What the operator says of all items together."""
-        return self.operator.noise_of(y)
 
     def norm(self) -> float:
         """Largest singular value, that of the operator."""
@@ -70,55 +98,13 @@ class Lifted(LinearOperator):
         """That of the operator; its singular values are the same for every item."""
         return self.operator.svd
 
-    @property
-    def weights(self) -> Tensor | None:
-        """Those of the operator, which broadcast."""
-        return self.operator.weights
-
-    @property
-    def support(self) -> Tensor | None:
-        """That of the operator, for every item."""
-        support = self.operator.support
-        return None if support is None else support.expand(self.in_shape)
-
     def restrict(self, index: Any) -> Lifted:
         """The same part of the measurements of every item: the lifted `operator.restrict(index)`."""
         return Lifted(self.operator.restrict(index), self.in_shape[0])
 
-    def __repr__(self) -> str:
-        return _lifted_name(self, self.operator)
 
-
-class LiftedNonlinear(Operator):
+class LiftedNonlinear(_Lift):
     """`Lifted` for a nonlinear operator."""
-
-    def __init__(self, operator: Operator, n: int):
-        _check_lift(operator, n)
-        super().__init__(
-            (n, *operator.in_shape),
-            (n, *operator.out_shape),
-            in_dtype=operator.in_dtype,
-            out_dtype=operator.out_dtype,
-            device=operator.device,
-        )
-        self.operator = operator
-
-    def _apply(self, x: Tensor) -> Tensor:
-        return self.operator._apply(x)
-
-    @property
-    def weights(self) -> Tensor | None:
-        """Those of the operator, which broadcast."""
-        return self.operator.weights
-
-    @property
-    def support(self) -> Tensor | None:
-        """That of the operator, for every item."""
-        support = self.operator.support
-        return None if support is None else support.expand(self.in_shape)
-
-    def __repr__(self) -> str:
-        return _lifted_name(self, self.operator)
 
 
 def lift(operator: Operator, n: int) -> Operator:
@@ -135,14 +121,3 @@ def lift(operator: Operator, n: int) -> Operator:
         InputError: n is not a positive integer.
     """
     return Lifted(operator, n) if isinstance(operator, LinearOperator) else LiftedNonlinear(operator, n)
-
-
-def _check_lift(operator: Operator, n: int) -> None:
-    if not isinstance(operator, Operator):
-        raise InputError(f"lift: expected an operator, got {type(operator).__name__}; give one of inverse.operators.")
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise InputError(f"lift: expected a positive number of slices, got {n!r}; give an integer.")
-
-
-def _lifted_name(lifted: Operator, operator: Operator) -> str:
-    return f"lift({operator!r}, {lifted.in_shape[0]}, {lifted.in_shape} -> {lifted.out_shape})"

@@ -69,13 +69,7 @@ class MultiCoilMRI(LinearOperator):
         if not isinstance(mask, Tensor):
             raise InputError(f"{name}: mask: expected a torch.Tensor, got {type(mask).__name__}; convert it.")
         if maps is None:
-            shape = tuple(mask.shape if shape is None else shape)
-            if len(shape) not in (2, 3) or sets:
-                raise InputError(
-                    f"{name}: expected shape (y, x) or (z, y, x) of one set with maps=None, got {shape}; "
-                    "give shape=(y, x)."
-                )
-            maps = torch.ones((1, *shape), dtype=torch.complex64, device=mask.device)
+            maps = one_coil(name, mask.shape if shape is None else shape, sets, mask.device)
         check_maps(maps, (3 + sets, 4 + sets), "(coils, y, x) or (coils, z, y, x)" + sets * " with sets in front")
         image = tuple(maps.shape[1 + sets :])
         if len(image) == 3 and tuple(mask.shape) == image[:2] != image[1:]:
@@ -290,6 +284,16 @@ class MultiCoilMRI(LinearOperator):
 def _of(table: Tensor, frames: slice) -> Tensor:
     """The rows of these frames, of a table that may be shared by all."""
     return table if table.shape[0] == 1 else table[frames]
+
+
+def one_coil(name: str, shape: Sequence[int], sets: bool, device: torch.device) -> Tensor:
+    """Maps (1, *shape) of a coil that sees everything alike, for an operator that was given none."""
+    shape = tuple(shape)
+    if len(shape) not in (2, 3) or sets:
+        raise InputError(
+            f"{name}: expected shape (y, x) or (z, y, x) of one set with maps=None, got {shape}; give shape=(y, x)."
+        )
+    return torch.ones((1, *shape), dtype=torch.complex64, device=device)
 
 
 def undersampled_axes(mask: Tensor, dims: int) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from inverse.operators.autograd import Opaque
 from inverse.operators.coils import check_maps, support_of
 from inverse.operators.density import density_compensation
 from inverse.operators.nufft import NUFFT
+from inverse.operators.parts import in_parts
 
 # Coil images of one group of samples: a bound on memory, on a CPU also what keeps the pages of the last group in use.
 _COIL_BYTES = {"cpu": 32 * 2**20}
@@ -132,9 +133,7 @@ class NonCartesianMRI(Opaque):
     def _in_groups(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Apply a function to as many samples at once as fit the limit."""
         limit = _COIL_BYTES.get(self.device.type, _COIL_BYTES_DEVICE)
-        count = max(1, limit // (self.coils * math.prod(self.in_shape) * x.element_size()))
-        parts = [function(part) for part in x.split(count)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return in_parts(function, x, limit // (self.coils * math.prod(self.in_shape) * x.element_size()))
 
 
 def _check_density(density: Tensor, maps: Tensor, trajectory: Tensor) -> None:

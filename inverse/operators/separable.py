@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from inverse.operators.base import SVD, LinearOperator
+from inverse.operators.parts import in_parts
 
 # Rows of a band that are multiplied at once. Measured on a CPU core at 256 and 512: 16 to 64 are within a fifth.
 BLOCK = 32
@@ -34,10 +35,8 @@ def in_pieces(function: Callable[[Tensor], Tensor], x: Tensor, plane: Sequence[i
     planes = x.reshape(math.prod(batch), *x.shape[-2:])
     if not len(planes):
         return x.new_zeros((*batch, *plane))
-    size = max(1, PIECE // (copies * max(math.prod(x.shape[-2:]), math.prod(plane))))
-    if x.device.type != "cpu" or len(planes) <= size:
-        return function(planes).reshape(*batch, *plane)
-    return torch.cat([function(part) for part in planes.split(size)]).reshape(*batch, *plane)
+    size = PIECE // (copies * max(math.prod(x.shape[-2:]), math.prod(plane)))
+    return in_parts(function, planes, size if x.device.type == "cpu" else len(planes)).reshape(*batch, *plane)
 
 
 def on_real(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

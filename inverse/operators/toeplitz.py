@@ -10,6 +10,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from inverse.operators.gridding import cropped_ifft, padded_fft
+from inverse.operators.parts import in_parts
 from inverse.operators.plans import make_transform
 
 # Bytes of doubled grids worked on at once by one thread of a CPU, about what its cache holds: 8 coils of 256 x 256 one
@@ -60,8 +61,7 @@ class Toeplitz:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Images (transforms, *shape) to images."""
-        parts = [self._convolve(part) for part in x.split(self.group())] if len(x) else [x.clone()]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return in_parts(self._convolve, x, self.group()) if len(x) else x.clone()
 
     def _convolve(self, x: Tensor) -> Tensor:
         return cropped_ifft(padded_fft(x, self._sizes).mul_(self._kernel), self._shape)

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from inverse.errors import InputError, check_tensor
+from inverse.operators.algebra import Around
 from inverse.operators.base import LinearOperator
 
 
-class Weighted(LinearOperator):
+class Weighted(Around):
     """diag(w) A: every value of the data times a weight; weight 0 takes it out.
 
     Args:
@@ -31,14 +32,8 @@ class Weighted(LinearOperator):
             ) from None
         if bool((factor < 0).any()) or not bool((factor > 0).any()):
             raise InputError("weights: expected none below 0 and one above, got others; check the noise model.")
-        super().__init__(
-            operator.in_shape,
-            operator.out_shape,
-            in_dtype=operator.in_dtype,
-            out_dtype=operator.out_dtype,
-            device=operator.device,
-        )
-        self._operator, self._factor = operator, factor
+        super().__init__(operator)
+        self._factor = factor
 
     def _apply(self, x: Tensor) -> Tensor:
         return self._operator._apply(x) * self._factor
@@ -53,26 +48,13 @@ class Weighted(LinearOperator):
         return self._operator._pinv(torch.where(self._factor > 0, y / self._factor, 0))
 
     @property
-    def has_pinv(self) -> bool:
-        """Whether A has one."""
-        return self._operator.has_pinv
-
-    @property
     def weights(self) -> Tensor:
         """Where A measures and w is not 0."""
         counted = (self._factor > 0).to(self._factor)
         return counted if self._operator.weights is None else counted * self._operator.weights
 
-    @property
-    def support(self) -> Tensor | None:
-        """That of A."""
-        return self._operator.support
 
-    def __repr__(self) -> str:
-        return f"Weighted({self._operator!r})"
-
-
-class Mixed(LinearOperator):
+class Mixed(Around):
     """M A: a square matrix along the first axis of the data, e.g. over coils.
 
     Args:
@@ -91,14 +73,8 @@ class Mixed(LinearOperator):
             raise InputError(f"matrix: expected ({channels}, {channels}) for {operator!r}, got {tuple(matrix.shape)}.")
         if matrix.is_complex() and not operator.out_dtype.is_complex:
             raise InputError(f"matrix: expected real values for {operator!r}, got {matrix.dtype}; take its real part.")
-        super().__init__(
-            operator.in_shape,
-            operator.out_shape,
-            in_dtype=operator.in_dtype,
-            out_dtype=operator.out_dtype,
-            device=operator.device,
-        )
-        self._operator, self._matrix = operator, matrix.to(operator.out_dtype)
+        super().__init__(operator)
+        self._matrix = matrix.to(operator.out_dtype)
 
     def _mix(self, matrix: Tensor, y: Tensor) -> Tensor:
         axis = y.ndim - len(self.out_shape)
@@ -112,24 +88,6 @@ class Mixed(LinearOperator):
 
     def _pinv(self, y: Tensor) -> Tensor:
         return self._operator._pinv(self._mix(torch.linalg.inv(self._matrix), y))
-
-    @property
-    def has_pinv(self) -> bool:
-        """Whether A has one."""
-        return self._operator.has_pinv
-
-    @property
-    def weights(self) -> Tensor | None:
-        """Those of A."""
-        return self._operator.weights
-
-    @property
-    def support(self) -> Tensor | None:
-        """That of A."""
-        return self._operator.support
-
-    def __repr__(self) -> str:
-        return f"Mixed({self._operator!r})"
 
 
 def _check_device(name: str, x: Tensor, operator: LinearOperator) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from inverse.errors import InputError
-from inverse.operators.ct.geometry import ConeBeam, FanBeam, Geometry, ParallelBeam, frame
+from inverse.operators.ct.geometry import ConeBeam, FanBeam, ParallelBeam, frame
 from inverse.operators.ct.projector import Scan
 
 
@@ -191,10 +191,7 @@ def _package(name: str, command: str) -> ModuleType:
 
 
 def _check(scan: Scan, backend: str) -> None:
-    geometry: Geometry = scan.geometry
     if scan.dtype != torch.float32:
         raise InputError(f"backend '{backend}': computes in torch.float32, got {scan.dtype}; use backend='auto'.")
-    if isinstance(geometry, FanBeam) and geometry.curved:
+    if isinstance(scan.geometry, FanBeam) and scan.geometry.curved:
         raise InputError(f"backend '{backend}': curved detectors cannot be expressed; use backend='auto'.")
-    if not isinstance(geometry, ParallelBeam | FanBeam | ConeBeam):
-        raise InputError(f"backend '{backend}': does not know {type(geometry).__name__}; use backend='auto'.")

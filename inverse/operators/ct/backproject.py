@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from inverse.operators.ct.geometry import ConeBeam, FanBeam, ParallelBeam, frame
+from inverse.operators.ct.threads import in_threads
 
 Beam = ParallelBeam | FanBeam | ConeBeam
 
@@ -35,7 +35,7 @@ def backproject(geometry: Beam, q: Tensor, axes: Sequence[Tensor]) -> Tensor:
 
 
 def _compiled(geometry: Beam, q: Tensor, axes: Sequence[Tensor]) -> Tensor:
-    """The loops of `gather`, lines of the image shared among torch's threads."""
+    """The loops of `gather`, lines of the image shared among threads."""
     from inverse.operators.ct import gather  # here, because numba takes a while to import
 
     y, x = axes[-2:]
@@ -57,7 +57,8 @@ def _compiled(geometry: Beam, q: Tensor, axes: Sequence[Tensor]) -> Tensor:
     if not isinstance(geometry, ConeBeam):
         out = q.new_zeros(len(q), len(y), len(x))
         image, data = out.numpy(), q.contiguous().numpy()
-        _share(len(y), lambda a, b: gather.gather_plane(image, data, kind, rows, aside, ahead, scale, origin, a, b))
+        arguments = image, data, kind, rows, aside, ahead, scale, origin
+        in_threads(lambda part: gather.gather_plane(*arguments, *part), len(y))
         return out.mul_(factor)
     z = axes[0]
     up = torch.stack([z[0], z[1] - z[0] if len(z) > 1 else torch.ones_like(z[0])]).numpy()
@@ -65,22 +66,9 @@ def _compiled(geometry: Beam, q: Tensor, axes: Sequence[Tensor]) -> Tensor:
     origin_z = 1 - float(geometry.row_positions[0]) / geometry.spacing[0]
     out = q.new_zeros(len(q), len(y), len(x), len(z))
     image, data = out.numpy(), q.transpose(-1, -2).contiguous().numpy()
-
-    def lines(a: int, b: int) -> None:
-        gather.gather_cone(image, data, rows, up, aside, ahead, scale, origin, scale_z, origin_z, a, b)
-
-    _share(len(y), lines)
+    panels = image, data, rows, up, aside, ahead, scale, origin, scale_z, origin_z
+    in_threads(lambda part: gather.gather_cone(*panels, *part), len(y))
     return out.permute(0, 3, 1, 2).mul(factor)
-
-
-def _share(lines: int, task: Callable[[int, int], None]) -> None:
-    """Run a task on parts of 0 ... lines - 1, one for each of torch's threads."""
-    threads = max(1, min(torch.get_num_threads(), lines))
-    if threads == 1:
-        return task(0, lines)
-    edges = [lines * k // threads for k in range(threads + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(task, edges[:-1], edges[1:]))
 
 
 def _vectorised(geometry: Beam, q: Tensor, axes: Sequence[Tensor]) -> Tensor:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -16,44 +13,11 @@ from torch import Tensor
 from inverse.operators.ct import cone_kernels, kernels
 from inverse.operators.ct.joseph import PAD, Rays, paths
 from inverse.operators.ct.projector import Scan
+from inverse.operators.ct.threads import in_threads
 from inverse.operators.ct.vector import LANES
 
 # Lines of pixels worked on at once: with their sums they fit the nearest cache up to about a thousand pixels.
 LINES = 8
-
-
-# Pieces that a thread takes one after another: one whose core is busy elsewhere delays the others by one piece at most.
-PIECES = 8
-
-
-def in_threads(work: Callable[[NDArray[np.int64]], Any], count: int) -> None:
-    """Call work(first, last) on `count` pieces in runs, with as many threads as torch may use.
-
-    The caller works too and does not wait for a thread that has not begun: torch's own threads go on spinning for a
-    while after their work, on the very cores that these need.
-    """
-    threads = max(1, min(torch.get_num_threads(), count))
-    if threads == 1:
-        work(np.array([0, count]))
-        return
-    bounds = np.linspace(0, count, min(count, PIECES * threads) + 1).astype(np.int64)
-    todo = iter([bounds[i : i + 2].copy() for i in range(len(bounds) - 1)])
-
-    def take() -> None:
-        for part in todo:
-            work(part)
-
-    others = [_pool(os.getpid()).submit(take) for _ in range(threads - 1)]
-    take()
-    for other in others:
-        if not other.cancel():
-            other.result()
-
-
-@functools.lru_cache(maxsize=1)
-def _pool(process: int) -> ThreadPoolExecutor:
-    """Threads of this process, kept: starting them would cost as much as a small projection."""
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="projector")
 
 
 class _Side:
@@ -88,11 +52,10 @@ class _Side:
 
         in_threads(work, self.blocks)
 
-    def run(self, kernel: Callable[..., None], x: Tensor, y: Tensor, count: int) -> None:
-        """Call a kernel of the plane on equal parts of `count` pieces."""
-        arrays = x.numpy(), y.numpy()
+    def run(self, kernel: Callable[..., None], x: NDArray[Any], y: NDArray[Any], count: int) -> None:
+        """Call a kernel of the plane on all of `count` pieces."""
         paths_ = self.rays.view, self.low, self.high, self.alpha, self.beta
-        in_threads(lambda part: kernel(*arrays, self.table, *paths_, self.kept, LINES, part), count)
+        in_threads(lambda part: kernel(x, y, self.table, *paths_, self.kept, LINES, part), count)
 
 
 class PlaneProjector:
@@ -127,39 +90,41 @@ class PlaneProjector:
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, y, x) -> (batch, views, detectors)."""
-        return torch.cat([self._forward(part) for part in _portions(x)])
+        return _joined([self._forward(part) for part in _portions(x.numpy())])
 
     def adjoint(self, y: Tensor) -> Tensor:
         """(batch, views, detectors) -> (batch, y, x)."""
-        return torch.cat([self._adjoint(part) for part in _portions(y * self._length)])
+        return _joined([self._adjoint(part) for part in _portions(y.numpy() * self._length.numpy())])
 
-    def _forward(self, x: Tensor) -> Tensor:
+    # In numpy, whose loops run on one thread: torch's would wait for a busy core at each of these small steps.
+
+    def _forward(self, x: NDArray[Any]) -> NDArray[Any]:
         lanes = 1 if len(x) == 1 else LANES
         views, columns = self._length.shape
-        y = x.new_zeros(views, columns * lanes)
+        y = np.zeros((views, columns * lanes), x.dtype)
         kernel = kernels.forward_plane if lanes == 1 else kernels.forward_plane_batch
-        image = x.permute(1, 2, 0)
+        image = x.transpose(1, 2, 0)
         for side in self._sides:
-            lines = x.new_zeros(side.rays.steps, side.rays.across + 2 * PAD, lanes)
+            lines = np.zeros((side.rays.steps, side.rays.across + 2 * PAD, lanes), x.dtype)
             lines[:, PAD:-PAD, : len(x)] = image
             side.run(kernel, lines.reshape(side.rays.steps, -1), y, len(side.rays.view))
             # From the lines, where images lie side by side: much faster to transpose than x.
-            image = lines[:, PAD:-PAD, : len(x)].transpose(0, 1)
-        return y.reshape(views, columns, lanes)[..., : len(x)].permute(2, 0, 1) * self._length
+            image = lines[:, PAD:-PAD, : len(x)].transpose(1, 0, 2)
+        return y.reshape(views, columns, lanes)[..., : len(x)].transpose(2, 0, 1) * self._length.numpy()
 
-    def _adjoint(self, y: Tensor) -> Tensor:
+    def _adjoint(self, y: NDArray[Any]) -> NDArray[Any]:
         count = len(y)
         lanes = 1 if count == 1 else LANES
-        data = y.new_zeros(*self._length.shape, lanes)
-        data[..., :count] = y.permute(1, 2, 0)
+        data = np.zeros((*self._length.shape, lanes), y.dtype)
+        data[..., :count] = y.transpose(1, 2, 0)
         data = data.reshape(len(self._length), -1)
         images = []
         for side in self._sides:
             shape = side.rays.steps, side.rays.across
-            x = y.new_empty(shape if lanes == 1 else (*shape, LANES))
+            x = np.empty(shape if lanes == 1 else (*shape, LANES), y.dtype)
             side.run(kernels.adjoint_plane if lanes == 1 else kernels.adjoint_plane_batch, x, data, side.blocks)
             images.append(x.reshape(*shape, lanes)[..., :count])
-        return (images[0] + images[1].transpose(0, 1)).permute(2, 0, 1)
+        return (images[0] + images[1].transpose(1, 0, 2)).transpose(2, 0, 1)
 
 
 class ConeProjector:
@@ -222,6 +187,11 @@ class ConeProjector:
         in_threads(lambda part: kernel(*arrays, self._heights, LINES, part), count)
 
 
-def _portions(x: Tensor) -> list[Tensor]:
+def _portions(x: NDArray[Any]) -> list[NDArray[Any]]:
     """As many images at a time as the kernels take together, the last alone where one is left."""
-    return list(x.split(LANES))
+    return [x[i : i + LANES] for i in range(0, len(x), LANES)]
+
+
+def _joined(parts: list[NDArray[Any]]) -> Tensor:
+    """The batch of all parts, contiguous."""
+    return torch.from_numpy(np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts)))

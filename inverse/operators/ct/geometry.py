@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -40,8 +40,49 @@ class Geometry(Protocol):
         ...
 
 
+class _Beam:
+    """What all beams share."""
+
+    angles: Sequence[float]
+
+    def __repr__(self) -> str:
+        """All fields, of the angles only how many."""
+        rest = (f"{field.name}={getattr(self, field.name)!r}" for field in fields(self)[1:])  # type: ignore[arg-type]
+        return f"{type(self).__name__}({len(self.angles)} views, {', '.join(rest)})"
+
+
+class _Row(_Beam):
+    """What beams in the plane share: one row of detector elements."""
+
+    detectors: int
+    spacing: float
+    offset: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(views, detectors)."""
+        return len(self.angles), self.detectors
+
+    @property
+    def positions(self) -> Tensor:
+        """u_k of every element along the detector, mm, float64 (detectors,)."""
+        return element_positions(self.detectors, self.spacing, self.offset)
+
+
+class _Source(_Beam):
+    """What beams of a point source share."""
+
+    source_distance: float
+    detector_distance: float
+
+    @property
+    def reach(self) -> float:
+        """From the source to the detector, mm."""
+        return self.source_distance + self.detector_distance
+
+
 @dataclass(frozen=True, repr=False)
-class ParallelBeam:
+class ParallelBeam(_Row):
     """Parallel rays in the plane; a list of angles makes it full, sparse or limited in angle.
 
     Args:
@@ -62,19 +103,6 @@ class ParallelBeam:
     def __post_init__(self) -> None:
         _check(self, counts=("detectors",), positive=("spacing",), finite=("offset",))
 
-    def __repr__(self) -> str:
-        return _describe(self)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(views, detectors)."""
-        return len(self.angles), self.detectors
-
-    @property
-    def positions(self) -> Tensor:
-        """u_k of every element, mm, float64 (detectors,)."""
-        return element_positions(self.detectors, self.spacing, self.offset)
-
     def rays(self, views: slice = EVERY) -> tuple[Tensor, Tensor]:
         """A point on every ray (views, detectors, 2) and directions (views, 1, 2), in mm, axes (y, x)."""
         u, d = frame(self.angles[views])
@@ -82,7 +110,7 @@ class ParallelBeam:
 
 
 @dataclass(frozen=True, repr=False)
-class FanBeam:
+class FanBeam(_Row, _Source):
     """Rays of a point source in the plane, on a straight detector or on an arc around the source.
 
     Args:
@@ -117,24 +145,6 @@ class FanBeam:
                 "check detectors, spacing and the distances, all in mm."
             )
 
-    @property
-    def reach(self) -> float:
-        """From the source to the detector, mm."""
-        return self.source_distance + self.detector_distance
-
-    def __repr__(self) -> str:
-        return _describe(self)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(views, detectors)."""
-        return len(self.angles), self.detectors
-
-    @property
-    def positions(self) -> Tensor:
-        """u_k of every element along the detector, mm, float64 (detectors,)."""
-        return element_positions(self.detectors, self.spacing, self.offset)
-
     def rays(self, views: slice = EVERY) -> tuple[Tensor, Tensor]:
         """Sources (views, 1, 2) and directions (views, detectors, 2) to the elements, in mm, axes (y, x)."""
         u, d = frame(self.angles[views])
@@ -146,7 +156,7 @@ class FanBeam:
 
 
 @dataclass(frozen=True, repr=False)
-class ConeBeam:
+class ConeBeam(_Source):
     """Rays of a point source on a circle in the plane z = 0, on a flat panel whose rows lie along z.
 
     Args:
@@ -186,14 +196,6 @@ class ConeBeam:
                 f"ConeBeam: the cone reaches {math.degrees(math.atan(steepest)):.0f} degrees from the plane of the "
                 "orbit, less than 45 are needed; check rows, spacing, offset and the distances, all in mm."
             )
-
-    @property
-    def reach(self) -> float:
-        """From the source to the panel, mm."""
-        return self.source_distance + self.detector_distance
-
-    def __repr__(self) -> str:
-        return _describe(self)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -237,12 +239,6 @@ def frame(angles: Sequence[float]) -> tuple[Tensor, Tensor]:
 def select_views(geometry: G, views: Sequence[int]) -> G:
     """The same scan with some of its views, in the order given."""
     return replace(geometry, angles=tuple(geometry.angles[i] for i in views))  # type: ignore[type-var]
-
-
-def _describe(geometry: Any) -> str:
-    """All fields, of the angles only how many."""
-    rest = (f"{field.name}={getattr(geometry, field.name)!r}" for field in fields(geometry)[1:])
-    return f"{type(geometry).__name__}({len(geometry.angles)} views, {', '.join(rest)})"
 
 
 def _finite(geometry: object, name: str, value: object) -> float:

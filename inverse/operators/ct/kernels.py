@@ -71,7 +71,7 @@ def fill_table(index, fraction, alpha, beta, view, low, high, start, lines, bloc
 
 @njit(cache=True, nogil=True)
 def interpolate_line(row, index, fraction, y):
-    """y += values of a line of pixels at the places of rays."""
+    """y += values of a line of pixels, or of detector elements, between index and the next one."""
     count = np.uint64(len(y))
     q = np.uint64(0)
     while q + EIGHT <= count:
