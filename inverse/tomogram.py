@@ -196,8 +196,10 @@ def tomogram(
         InputError: the file is not usable, its noise or its rotation axis cannot be found.
     """
     sinogram = read_sinogram(path, slices=slices)
+    for name, value in (("spacing", spacing), ("pixel", pixel)):
+        if value is not None:
+            check_positive(name, value)
     if spacing is not None:
-        check_positive("spacing", spacing)
         sinogram = replace(sinogram, spacing_mm=spacing, pixel_mm=None)
     level = photons if photons is not None else sinogram.photons
     try:

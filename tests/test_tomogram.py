@@ -177,3 +177,10 @@ def test_truncated_file_is_refused_in_one_line(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:3000])
     check_one_line(lambda: tomogram(path), str(path))
     check_one_line(lambda: tomogram(tmp_path / "no.h5"), "no.h5", "no such file")
+
+
+@pytest.mark.parametrize("name", ["pixel", "spacing", "photons"])
+def test_numbers_that_are_not_positive_are_refused(tmp_path: Path, name: str) -> None:
+    path = write_ct(tmp_path / "ct.h5")
+    for value in (0.0, -1.0, math.nan):
+        check_one_line(lambda value=value: tomogram(path, **{name: value}), name)
