@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +155,28 @@ def total_variation(
 
 
 METHODS: dict[str, Callable[..., Classical]] = {"CG-SENSE": cg_sense, "L1-wavelet": l1_wavelet, "TV": total_variation}
+
+
+def best_on_grid(score: Callable[[float], float], guess: float) -> tuple[float, float]:
+    """The number of the largest score, and that score.
+
+    On a grid of ratio 2 that grows until its best is inside, refined by a parabola through the best and its neighbours.
+
+    Args:
+        score: of a number; larger is better.
+        guess: where the search begins.
+    """
+
+    @cache
+    def at(k: int) -> float:
+        return score(guess * 2.0**k)
+
+    k = 0
+    while max(at(k - 1), at(k + 1)) > at(k):
+        k += 1 if at(k + 1) > at(k - 1) else -1
+    left, middle, right = at(k - 1), at(k), at(k + 1)
+    bend = left - 2 * middle + right
+    return guess * 2.0 ** (k + (0.5 * (left - right) / bend if bend < 0 else 0.0)), middle
 
 
 def tuned_lambda(method: str, mask: str, sigma_y: float) -> float:

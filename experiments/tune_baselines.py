@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from baselines import METHODS, TUNED, tuned_lambda
+from baselines import METHODS, TUNED, best_on_grid, tuned_lambda
 from cases import MASKS, SIGMA_Y, Case, make_case
 from tables import Column, Table, facts, pivot
 from torch import Tensor
@@ -76,27 +76,17 @@ def best_lambda(
         guess: where the search begins.
         score: of a scan and an image; larger is better.
     """
-    scores: dict[int, float] = {}
     starts: list = [None] * len(cases)
 
-    def mean_score(k: int) -> float:
-        if k not in scores:
-            values = []
-            for i, case in enumerate(cases):
-                options = {} if method == "CG-SENSE" else {"rtol": SEARCH_RTOL}
-                image = METHODS[method](case.y, case.operator, guess * 2.0**k, start=starts[i], **options).image
-                starts[i] = image
-                values.append(score(case, image))
-            scores[k] = float(np.mean(values))
-        return scores[k]
+    def mean_score(lamda: float) -> float:
+        values = []
+        for i, case in enumerate(cases):
+            options = {} if method == "CG-SENSE" else {"rtol": SEARCH_RTOL}
+            starts[i] = METHODS[method](case.y, case.operator, lamda, start=starts[i], **options).image
+            values.append(score(case, starts[i]))
+        return float(np.mean(values))
 
-    k = 0
-    while max(mean_score(k - 1), mean_score(k + 1)) > mean_score(k):
-        k += 1 if mean_score(k + 1) > mean_score(k - 1) else -1
-    left, middle, right = mean_score(k - 1), mean_score(k), mean_score(k + 1)
-    bend = left - 2 * middle + right
-    shift = 0.5 * (left - right) / bend if bend < 0 else 0.0
-    return guess * 2.0 ** (k + shift), middle
+    return best_on_grid(mean_score, guess)
 
 
 def check(data: Path) -> None:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 # Pieces that a thread takes one after another: one whose core is busy elsewhere delays the others by one piece at most.
 PIECES = 8
-# With two threads a projection at 512 pixels takes as long as with one, as it waits for memory; and seven times longer
-# where a neighbour keeps one of the cores busy.
+# With two threads a projection takes as long as with one, as it waits for memory, and several times longer where a
+# neighbour keeps one of the cores busy.
 FEWEST = 3
 
 
