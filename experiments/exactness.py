@@ -26,7 +26,7 @@ from inverse.operators import Mask
 from inverse.priors import Denoiser, GaussianPrior
 from inverse.priors.analytic import StationaryGaussianPrior
 from inverse.priors.calibration import Calibration
-from inverse.samplers import DDIM, DDS, DiffusionSampler, LearnedCovariance
+from inverse.samplers import DDIM, DDS, Bridge, DiffusionSampler, LearnedCovariance
 from inverse.samplers.methods import dds, dds_published
 
 SIZE, SIGMA_Y, NUGGET = 8, 0.05, 1e-4
@@ -217,7 +217,7 @@ def methods(problem: Problem) -> dict[str, Callable[[Tensor], dict]]:
     for spectrum, prior in problem.learned.items():
         for name, conditioning in learned_conditionings().items():
             for steps in (2, 5, 10, 20, 50) if spectrum != "measured in 32 bins" else FEW[:1]:
-                sampler = DiffusionSampler(conditioning, DDIM(), steps)
+                sampler = DiffusionSampler(conditioning, Bridge(draw_last=name != "images"), steps)
                 runs[f"learned covariance, {spectrum}, {name}, {steps}"] = run(sampler, prior)
     return runs
 
@@ -241,9 +241,9 @@ def dds_samplers() -> dict[str, tuple[Callable[[int], DiffusionSampler], tuple[i
 def learned_conditionings() -> dict[str, LearnedCovariance]:
     """The learned covariance for samples and for images, and without what keeps it from the floor."""
     return {
-        "samples": LearnedCovariance(draw_last=True),
-        "samples, no innovation": LearnedCovariance(draw_last=True, innovation=False),
-        "samples, no innovation, tight": LearnedCovariance(draw_last=True, innovation=False, **TIGHT),
+        "samples": LearnedCovariance(),
+        "samples, no innovation": LearnedCovariance(innovation=False),
+        "samples, no innovation, tight": LearnedCovariance(innovation=False, **TIGHT),
         "images": LearnedCovariance(),
     }
 

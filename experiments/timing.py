@@ -128,7 +128,7 @@ def measure(file: Path, mask: str, images: int, method: str, prior: Denoiser, re
             evaluate = prior.denoise if recorder.moments is None else prior.moments
             network[repeat, level] = _milliseconds(lambda: evaluate(x, sigma))  # noqa: B023 - called at once
             step[repeat, level] = _milliseconds(
-                lambda: conditioning.estimate(problem, replay, x, sigma, random, final=False)  # noqa: B023
+                lambda: conditioning.estimate(problem, replay, x, sigma, random, sigma_next=0.0)  # noqa: B023
             )
     network_ms, step_ms = (float(np.median(t, axis=0).mean()) for t in (network, step))
     return {

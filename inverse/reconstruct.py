@@ -20,7 +20,7 @@ from inverse.measurement import Measurement
 from inverse.metrics import magnitude, psnr, ssim
 from inverse.priors.base import Denoiser
 from inverse.progress import progress as show_progress
-from inverse.samplers.diffusion import DiffusionSampler
+from inverse.samplers.sampler import Sampler
 from inverse.samplers.solution import Solution
 from inverse.solve import solve
 
@@ -64,7 +64,7 @@ class Reconstruction:
 def reconstruct(
     data: Measurement,
     prior: Denoiser,
-    sampler: DiffusionSampler,
+    sampler: Sampler,
     *,
     name: str,
     samples: int = 4,

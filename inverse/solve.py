@@ -13,14 +13,15 @@ from torch import Tensor
 from inverse.errors import InputError, check_positive, check_tensor, check_trailing_shape
 from inverse.linalg.cg import cg
 from inverse.noise import AtMost, estimate_noise, refine_noise
-from inverse.operators.base import LinearOperator
+from inverse.operators.base import LinearOperator, Operator
+from inverse.operators.mask import Identity
 from inverse.operators.noise import Noise
 from inverse.priors.base import Denoiser
 from inverse.priors.files import load
 from inverse.progress import progress as show_progress
-from inverse.samplers.diffusion import DiffusionSampler
 from inverse.samplers.methods import choose
 from inverse.samplers.problem import Problem
+from inverse.samplers.sampler import Sampler
 from inverse.samplers.solution import Solution
 
 RESIDUAL_RANGE = (0.8, 1.25)
@@ -30,9 +31,9 @@ RESIDUAL_RANGE = (0.8, 1.25)
 @torch.no_grad()
 def solve(
     y: Tensor,
-    operator: LinearOperator,
+    operator: Operator,
     prior: Denoiser | str = "brain-mr",
-    method: str | DiffusionSampler = "auto",
+    method: str | Sampler = "auto",
     *,
     noise: float | Noise | AtMost | None = None,
     samples: int = 1,
@@ -47,7 +48,7 @@ def solve(
 
     Args:
         y: the data (*batch, *operator.out_shape).
-        operator: A, a linear operator.
+        operator: A; nonlinear ones need a method that takes gradients, e.g. "dps".
         prior: a prior, or the name of a shipped one.
         method: a sampler or a name: "auto", "learned-covariance", "dds", "dds-published".
         noise: standard deviation per real component of y, in the units of y; 0 makes the data exact. Or a model of
@@ -70,8 +71,8 @@ def solve(
         SamplingError: NaN or Inf appeared while sampling.
     """
     prior = _prior(prior, operator)
-    _check(y, operator, prior, samples, batch)
     sampler, reason = choose(method, prior, steps)
+    _check(y, operator, prior, sampler, samples, batch)
     lead = y.shape[: y.ndim - len(operator.out_shape)]
     rows = y.reshape(math.prod(lead), *operator.out_shape)
     model = operator.noise_of(rows) if noise is None else noise
@@ -89,7 +90,7 @@ def solve(
         )
     facts = {
         "why": reason,
-        "noise": repr(model) if isinstance(model, Noise) else problem.sigma_y * factor,
+        "noise": repr(model) if isinstance(model, Noise) else problem.sigma_y * (factor if operator.linear else 1.0),
         "noise_given": noise is not None and not isinstance(noise, AtMost),
         "scale": factor,
         "notes": solution.info.get("notes", []) + _remarks(solution, problem.sigma_y, operator),
@@ -102,11 +103,14 @@ def _in_units_of_y(solution: Solution, factor: float, shape: tuple[int, ...]) ->
     """The solution with its samples in the scale and the batch shape of the data."""
     samples = solution.samples * factor
     return replace(
-        solution, samples=samples.reshape(*shape, *samples.shape[2:]), residual=solution.residual.reshape(shape)
+        solution,
+        samples=samples.reshape(*shape, *samples.shape[2:]),
+        residual=solution.residual.reshape(shape),
+        maps={name: image.reshape(*shape, *image.shape[2:]) for name, image in solution.maps.items()},
     )
 
 
-def _prior(prior: Denoiser | str, operator: LinearOperator) -> Denoiser:
+def _prior(prior: Denoiser | str, operator: Operator) -> Denoiser:
     """The prior on the device of the operator."""
     if isinstance(prior, str):
         return load(prior, device=operator.device)
@@ -119,24 +123,39 @@ def _prior(prior: Denoiser | str, operator: LinearOperator) -> Denoiser:
 
 
 def _prepare(
-    y: Tensor, operator: LinearOperator, prior: Denoiser, noise: float | Noise | AtMost | None, scale: float | str
+    y: Tensor, operator: Operator, prior: Denoiser, noise: float | Noise | AtMost | None, scale: float | str
 ) -> tuple[Problem, float]:
     """The problem in the prior's scale, and the factor that brings its images back."""
     if len(y) == 0:
         raise InputError(f"y: shape {tuple(y.shape)} holds no data; give at least one item.")
+    if isinstance(scale, str) and scale != "auto":
+        raise InputError(f"scale: expected 'auto' or a number, got {scale!r}.")
+    if not isinstance(operator, LinearOperator):
+        return _prepare_nonlinear(y, operator, prior, noise, scale)
     bound = AtMost(estimate_noise(y, operator)) if noise is None else noise
     if isinstance(bound, Noise):
         operator, y, bound = bound.whiten(operator, y)
     sigma_y = bound.value if isinstance(bound, AtMost) else bound
     check_positive("noise", sigma_y, zero=True)
-    if isinstance(scale, str) and scale != "auto":
-        raise InputError(f"scale: expected 'auto' or a number, got {scale!r}.")
     factor = (prior.unit or _scale(y, operator, prior)) if isinstance(scale, str) else scale
     check_positive("scale", factor)
     problem = Problem.build(operator, y / factor, sigma_y / factor)
     if isinstance(bound, AtMost):
         problem = Problem.build(operator, problem.y, refine_noise(problem, prior))
     return problem, factor
+
+
+def _prepare_nonlinear(
+    y: Tensor, operator: Operator, prior: Denoiser, noise: float | Noise | AtMost | None, scale: float | str
+) -> tuple[Problem, float]:
+    """A(f x) = y in the place of A(x) = y / f, which only linear operators allow; the noise stays as it is."""
+    factor = (prior.unit or (1.0 if prior.peak is None else None)) if isinstance(scale, str) else scale
+    if factor is None or not isinstance(noise, float | int):
+        raise InputError("nonlinear operator: noise and scale cannot be found from the data; give both as numbers.")
+    check_positive("noise", noise, zero=True)
+    check_positive("scale", factor)
+    scaled = operator @ (factor * Identity(operator.in_shape, dtype=operator.in_dtype, device=operator.device))
+    return Problem.build(scaled, y, noise), factor
 
 
 def _scale(y: Tensor, operator: LinearOperator, prior: Denoiser) -> float:
@@ -152,7 +171,7 @@ def _scale(y: Tensor, operator: LinearOperator, prior: Denoiser) -> float:
     return peak / prior.peak
 
 
-def _batch(operator: LinearOperator, wanted: int) -> int:
+def _batch(operator: Operator, wanted: int) -> int:
     """Images per network call that fit in a quarter of the free memory."""
     pixels = math.prod(operator.in_shape)
     needed = 64 * math.prod(operator.out_shape) + 4096 * pixels  # data-step tensors, network activations
@@ -164,9 +183,9 @@ def _batch(operator: LinearOperator, wanted: int) -> int:
     return max(1, min(wanted, free // (4 * needed)))
 
 
-def _check(y: Tensor, operator: LinearOperator, prior: Denoiser, samples: int, batch: int | None) -> None:
-    if not getattr(operator, "linear", False):
-        raise InputError(f"operator: expected a linear operator, got {operator!r}; this method needs its adjoint.")
+def _check(y: Tensor, operator: Operator, prior: Denoiser, sampler: Sampler, samples: int, batch: int | None) -> None:
+    if not isinstance(operator, Operator):
+        raise InputError(f"operator: expected an operator, got {type(operator).__name__}; see inverse.operators.")
     check_tensor("y", y, complex_=operator.out_dtype.is_complex)
     check_trailing_shape("y", y, operator.out_shape, "the operator's data")
     if y.dtype != operator.out_dtype or y.device != operator.device:
@@ -177,10 +196,15 @@ def _check(y: Tensor, operator: LinearOperator, prior: Denoiser, samples: int, b
     if samples < 1 or (batch is not None and batch < 1):
         raise InputError(f"samples and batch: expected at least 1, got {samples} and {batch}.")
     prior.check_image(operator.in_shape, operator.in_dtype)
+    sampler.check(operator, prior)
 
 
-def _remarks(solution: Solution, sigma_y: float, operator: LinearOperator) -> list[str]:
-    notes = [] if operator.matched else ["A^H is not the adjoint of A: the data step solves an approximation"]
+def _remarks(solution: Solution, sigma_y: float, operator: Operator) -> list[str]:
+    notes = (
+        []
+        if getattr(operator, "matched", True)
+        else ["A^H is not the adjoint of A: the data step solves an approximation"]
+    )
     residual = float(solution.residual.mean())
     if sigma_y == 0 or RESIDUAL_RANGE[0] <= residual <= RESIDUAL_RANGE[1]:
         return notes

@@ -13,7 +13,18 @@ from inverse.operators import Identity, LinearOperator, Mask, MultiCoilMRI
 from inverse.priors import GaussianPrior, StationaryGaussianPrior
 from inverse.priors.base import Denoiser
 from inverse.random import SampleRandom
-from inverse.samplers import DDIM, DDS, DiffusionSampler, Estimate, LearnedCovariance, Problem, geometric, karras
+from inverse.samplers import (
+    DDIM,
+    DDS,
+    Bridge,
+    Conditioning,
+    DiffusionSampler,
+    Estimate,
+    LearnedCovariance,
+    Problem,
+    geometric,
+    karras,
+)
 
 EXACT = 1e-12  # double precision, sums of up to a few thousand terms
 
@@ -101,7 +112,7 @@ def data_step(
     problem = Problem.build(operator, y, sigma_y)
     random = SampleRandom(0, range(len(y)))
     prior = FixedPrior(denoised, variance)
-    return conditioning.estimate(problem, prior, denoised, 1.0, random, final=False).x0
+    return conditioning.estimate(problem, prior, denoised, 1.0, random, sigma_next=0.0).x0
 
 
 def observe(operator: LinearOperator, x: Tensor, sigma_y: float, seed: int = 9) -> Tensor:
@@ -112,15 +123,17 @@ def observe(operator: LinearOperator, x: Tensor, sigma_y: float, seed: int = 9) 
     return operator(x) + sigma_y * noise * weights
 
 
-class Recorder:
+class Recorder(Conditioning):
     """A conditioning that keeps what it was given and passes it on."""
 
-    def __init__(self, inner: DDS | LearnedCovariance):
+    draws = True
+
+    def __init__(self, inner: Conditioning):
         self.inner, self.calls = inner, []
 
-    def estimate(self, problem, prior, x, sigma, random, *, final) -> Estimate:
-        estimate = self.inner.estimate(problem, prior, x, sigma, random, final=final)
-        self.calls.append((sigma, final, x, estimate))
+    def estimate(self, problem, prior, x, sigma, random, *, sigma_next, draw=False) -> Estimate:
+        estimate = self.inner.estimate(problem, prior, x, sigma, random, sigma_next=sigma_next, draw=draw)
+        self.calls.append((sigma, sigma_next == 0, x, estimate))
         return estimate
 
 
@@ -153,7 +166,7 @@ def exact_moments(integrator: DDIM, levels: Tensor) -> tuple[float, float]:
     levels = levels.tolist()
     mean, variance = 0.0, levels[0] ** 2
     for sigma, sigma_next in itertools.pairwise(levels):
-        estimate = DDS().estimate(problem, prior, probes, sigma, random, final=sigma_next == 0)
+        estimate = DDS().estimate(problem, prior, probes, sigma, random, sigma_next=0.0)
         out = integrator.step(probes, estimate, sigma, sigma_next, lambda: noise)
         shift, slope, fresh = float(out[0]), float(out[1] - out[0]), float(out[2] - out[0])
         mean, variance = shift + slope * mean, slope**2 * variance + fresh**2
@@ -168,10 +181,10 @@ SAMPLERS: dict[str, DiffusionSampler] = {
     "dds constant gamma": DiffusionSampler(DDS(gamma=5.0, iterations=5, rtol=0.0), DDIM(0.85, "dds"), 6),
     "dds published direction": DiffusionSampler(DDS(5.0), DDIM(0.85, "dds", "unconditioned"), 6),
     "dds on a geometric grid": DiffusionSampler(DDS(), grid=tuple(geometric(6, 20.0, 0.1).tolist())),
-    "learned covariance": DiffusionSampler(LearnedCovariance(), DDIM(1.0), 6),
-    "learned covariance, no draws": DiffusionSampler(LearnedCovariance(draw=False, innovation=False), DDIM(1.0), 6),
-    "learned covariance, last drawn": DiffusionSampler(LearnedCovariance(draw_last=True), DDIM(1.0), 6),
-    "learned covariance, one step": DiffusionSampler(LearnedCovariance(), steps=1),
+    "learned covariance": DiffusionSampler(LearnedCovariance(), Bridge(), 6),
+    "learned covariance, no draws": DiffusionSampler(LearnedCovariance(innovation=False), DDIM(1.0), 6),
+    "learned covariance, last drawn": DiffusionSampler(LearnedCovariance(), Bridge(draw_last=True), 6),
+    "learned covariance, one step": DiffusionSampler(LearnedCovariance(), Bridge(), steps=1),
 }
 
 # Name, operator, prior: complex and real, with and without spectrum.

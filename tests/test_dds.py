@@ -70,7 +70,7 @@ def test_the_scalar_example_is_bayes():
     prior = GaussianPrior(torch.tensor([0.2], dtype=torch.float64), torch.eye(1, dtype=torch.float64))
     problem = Problem.build(0.8 * Identity((1,), dtype=torch.float64), torch.tensor([[0.7]], dtype=torch.float64), 0.1)
     x = torch.tensor([[1.2]], dtype=torch.float64)
-    estimate = DDS().estimate(problem, prior, x, 0.5, SampleRandom(0, [0]), final=False)
+    estimate = DDS().estimate(problem, prior, x, 0.5, SampleRandom(0, [0]), sigma_next=0.0)
     assert abs(float(estimate.denoised) - 1.0) < EXACT and abs(prior.mse(0.5) - 0.2) < EXACT
     assert abs(float(estimate.x0) - 0.8840579710144928) < EXACT
     assert problem.work.nfe == 1
@@ -146,7 +146,7 @@ def test_data_that_fit_need_no_iteration():
     denoised = 2.0 ** torch.arange(20, dtype=torch.float64).reshape(1, 4, 5)
     problem = Problem.build(operator, operator(denoised), 0.1)
     random = SampleRandom(0, [0])
-    estimate = DDS().estimate(problem, FixedPrior(denoised, 1.0), denoised, 1.0, random, final=False)
+    estimate = DDS().estimate(problem, FixedPrior(denoised, 1.0), denoised, 1.0, random, sigma_next=0.0)
     assert torch.equal(estimate.x0, denoised) and int(problem.work.cg_iterations) == 0
 
 

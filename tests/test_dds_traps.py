@@ -32,7 +32,7 @@ def test_the_inner_product_is_hermitian():
     reference = data_step(DDS(25.0, iterations=300, rtol=1e-14), operator, y, denoised, variance=1.0, sigma_y=0.1)
     errors = {}
     for iterations in (5, 10, 20, 40):
-        x = data_step(DDS(25.0, iterations, rtol=0.0), operator, y, denoised, variance=1.0, sigma_y=0.1)
+        x = data_step(DDS(25.0, iterations=iterations, rtol=0.0), operator, y, denoised, variance=1.0, sigma_y=0.1)
         errors[iterations] = float((x - reference).norm() / (denoised - reference).norm())
         root = math.sqrt(26)  # condition number at most 1 + gamma, maps being normalised
         # CG's bound holds in the energy norm, which exceeds the plain one by at most sqrt(condition).

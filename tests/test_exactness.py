@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from inverse.samplers import DDIM, DDS, DiffusionSampler, LearnedCovariance
+from inverse.samplers import DDIM, DDS, Bridge, DiffusionSampler, LearnedCovariance
 from inverse.samplers.methods import dds
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "experiments"))
@@ -35,8 +35,8 @@ class Bench:
         found = exactness.measure(self.problem, sampler, prior, self.floor, samples=SAMPLES)
         return {k: v for k, (v, _) in found.items()}
 
-    def learned(self, spectrum: str, steps: int, **choices) -> dict[str, float]:
-        sampler = DiffusionSampler(LearnedCovariance(**choices), DDIM(), steps)
+    def learned(self, spectrum: str, steps: int, *, draw_last: bool, **choices) -> dict[str, float]:
+        sampler = DiffusionSampler(LearnedCovariance(**choices), Bridge(draw_last), steps)
         return self.run(sampler, self.problem.learned[spectrum])
 
 

@@ -12,13 +12,12 @@ from inverse.errors import InputError
 from inverse.operators import LinearOperator, Mask, MultiCoilMRI
 from inverse.priors import GaussianPrior, StationaryGaussianPrior
 from inverse.random import SampleRandom
-from inverse.samplers import DDIM, DDS, DiffusionSampler, LearnedCovariance, Problem
+from inverse.samplers import DDIM, DDS, Bridge, DiffusionSampler, LearnedCovariance, Problem
 from inverse.samplers.covariance import CovarianceFactor, draw, modes_of
-from inverse.samplers.learned_covariance import prior_gaussian
 from inverse.samplers.start import from_data
 
 SOLVED = {"iterations": 300, "rtol": 1e-12}
-EXACT_DRAWS = LearnedCovariance(draw_last=True, innovation=False, iterations=60, rtol=1e-6)
+EXACT_DRAWS = LearnedCovariance(innovation=False, iterations=60, rtol=1e-6)
 
 
 def as_gaussian(prior: StationaryGaussianPrior) -> GaussianPrior:
@@ -67,7 +66,7 @@ def largest_of(count: int) -> float:
 def test_draws_have_the_exact_posterior_at_any_number_of_steps(kind, levels):
     operator, prior = case(kind)
     y = observe(operator, prior.sample(1, torch.Generator().manual_seed(5)), 0.3)
-    sampler = DiffusionSampler(EXACT_DRAWS, DDIM(1.0), grid=levels)
+    sampler = DiffusionSampler(EXACT_DRAWS, Bridge(draw_last=True), grid=levels)
     samples = sampler.run(Problem.build(operator, y, 0.3), prior, samples=4000, seed=1).samples[:, 0]
     posterior = as_gaussian(prior).posterior(dense(operator), y[0].flatten(), 0.3)
     check_standard_normal(whitened(samples, posterior))
@@ -90,9 +89,9 @@ def test_the_estimate_is_the_exact_mean_given_x_and_y(kind, sigma):
     operator, prior = case(kind)
     x0 = prior.sample(3, torch.Generator().manual_seed(5))
     y, x = observe(operator, x0, 0.3), x0 + sigma * randn(3, 4, 5, dtype=prior.dtype, seed=3)
-    exact = LearnedCovariance(draw=False, innovation=False, **SOLVED)
+    exact = LearnedCovariance(innovation=False, **SOLVED)
     problem, random = Problem.build(operator, y, 0.3), SampleRandom(0, range(3))
-    estimate = exact.estimate(problem, prior, x, sigma, random, final=False)
+    estimate = exact.estimate(problem, prior, x, sigma, random, sigma_next=0.0)
     for i in range(3):
         given_x = as_gaussian(prior).posterior(torch.eye(20, dtype=prior.dtype), x[i].flatten(), sigma)
         both = given_x.posterior(dense(operator), y[i].flatten(), 0.3)
@@ -143,9 +142,9 @@ def test_opposite_noise_cancels_in_the_mean_of_a_pair_and_nowhere_else(antitheti
     operator, prior = case("complex")
     y = observe(operator, prior.sample(1, torch.Generator().manual_seed(5)), 0.3)
     exact = as_gaussian(prior).posterior(dense(operator), y[0].flatten(), 0.3).mean
-    sampler = DiffusionSampler(EXACT_DRAWS, DDIM(1.0), grid=(60.0, 4.0, 0.7, 0.0), antithetic=antithetic)
+    sampler = DiffusionSampler(EXACT_DRAWS, Bridge(draw_last=True), grid=(60.0, 4.0, 0.7, 0.0), antithetic=antithetic)
     samples = sampler.run(Problem.build(operator, y, 0.3), prior, samples=2, seed=0).samples[:, 0]
-    alone = DiffusionSampler(EXACT_DRAWS, DDIM(1.0), grid=(60.0, 4.0, 0.7, 0.0)).run(
+    alone = DiffusionSampler(EXACT_DRAWS, Bridge(draw_last=True), grid=(60.0, 4.0, 0.7, 0.0)).run(
         Problem.build(operator, y, 0.3), prior, samples=1, seed=0
     )
     torch.testing.assert_close(samples[0], alone.samples[0, 0], rtol=0, atol=1e-5)  # each alone is what it was
@@ -168,9 +167,9 @@ def test_without_variance_and_spectrum_it_is_dds():
     operator, prior = mri(), stationary((8, 6), spectrum=False)
     y, x = observe(operator, prior.sample(2, torch.Generator().manual_seed(5)), 0.2), randn(2, 8, 6)
     problem, random = Problem.build(operator, y, 0.2), SampleRandom(0, range(2))
-    plain = LearnedCovariance(draw=False, innovation=False, **SOLVED)
-    ours = plain.estimate(problem, prior, x, 0.5, random, final=False)
-    dds = DDS(**SOLVED).estimate(problem, prior, x, 0.5, random, final=False)
+    plain = LearnedCovariance(innovation=False, **SOLVED)
+    ours = plain.estimate(problem, prior, x, 0.5, random, sigma_next=0.0)
+    dds = DDS(**SOLVED).estimate(problem, prior, x, 0.5, random, sigma_next=0.0)
     assert relative(ours.x0, dds.x0) < 1e-9  # both solved to 1e-12
 
 
@@ -179,7 +178,7 @@ def test_the_variance_of_the_prior_is_used_per_pixel():
     variance = torch.linspace(0.1, 3, 48, dtype=torch.float64)
     prior = GaussianPrior(torch.zeros(8, 6, dtype=torch.complex128), torch.diag(variance))
     problem = Problem.build(mri(every=1), torch.zeros(1, 3, 8, 6, dtype=torch.complex128), 0.5)
-    mean, factor = prior_gaussian(problem, prior, randn(1, 8, 6), 0.7)
+    mean, factor = LearnedCovariance().gaussian(problem, prior, randn(1, 8, 6), 0.7)
     expected = (variance * 0.49 / (variance + 0.49)).reshape(8, 6)
     assert relative(factor.std[0] ** 2, expected) < EXACT and mean.shape == (1, 8, 6)
     assert float(factor.gain.min()) == 1.0 and problem.work.nfe == 1
@@ -190,7 +189,7 @@ def innovation_curve(factor: float = 1.0, noise: float = 1.0) -> list[float]:
     operator, prior = mri((16, 16), coils=4, every=2), stationary((16, 16))
     x0 = factor * prior.sample(16, torch.Generator().manual_seed(5))
     y = observe(operator, x0, 0.1 * noise)
-    sampler = DiffusionSampler(LearnedCovariance(), DDIM(1.0), 8)
+    sampler = DiffusionSampler(LearnedCovariance(), Bridge(), 8)
     return [k for _, k in sampler.run(Problem.build(operator, y, 0.1), prior, samples=1, seed=0).info["innovation"]]
 
 
@@ -216,8 +215,10 @@ def test_exact_data_are_met_exactly(draw_last):
     operator, prior = mri(coils=1), stationary((8, 6))
     truth = prior.sample(2, torch.Generator().manual_seed(5))
     y = operator(truth)
-    conditioning = LearnedCovariance(draw_last=draw_last, iterations=200, rtol=1e-8)
-    solution = DiffusionSampler(conditioning, steps=4).run(Problem.build(operator, y, 0.0), prior, samples=2, seed=0)
+    conditioning = LearnedCovariance(iterations=200, rtol=1e-8)
+    solution = DiffusionSampler(conditioning, Bridge(draw_last), 4).run(
+        Problem.build(operator, y, 0.0), prior, samples=2, seed=0
+    )
     assert bool(torch.isfinite(solution.samples).all())
     # rtol times the condition of A^H A on its range; the prior's 40 dB of dynamics.
     assert relative(operator(solution.samples), y.expand(2, -1, -1, -1, -1)) < 1e-5
@@ -234,7 +235,7 @@ def test_the_preconditioner_does_not_change_the_result(kind, sigma_y, monkeypatc
     def estimate() -> Tensor:
         exact = LearnedCovariance(**SOLVED)
         problem = Problem.build(operator, y, sigma_y)
-        return exact.estimate(problem, prior, x, 0.5, SampleRandom(0, range(2)), final=False).x0
+        return exact.estimate(problem, prior, x, 0.5, SampleRandom(0, range(2)), sigma_next=0.0).x0
 
     balanced = estimate()
     monkeypatch.setattr(CovarianceFactor, "balance", lambda self, noise_variance, density: 1.0)
@@ -250,18 +251,18 @@ def test_the_preconditioner_saves_iterations():
             patch.setattr(CovarianceFactor, "balance", balance)
             problem = Problem.build(operator, y, 0.01)
             exact = LearnedCovariance(iterations=300, rtol=1e-4)
-            exact.estimate(problem, prior, randn(2, 16, 16), 0.5, SampleRandom(0, range(2)), final=False)
+            exact.estimate(problem, prior, randn(2, 16, 16), 0.5, SampleRandom(0, range(2)), sigma_next=0.0)
             counts.append(int(problem.work.cg_iterations))
     assert counts[0] < counts[1], counts
 
 
-@pytest.mark.parametrize("conditioning", [LearnedCovariance(), LearnedCovariance(draw_last=True)], ids=str)
-def test_the_image_is_empty_where_no_coil_sees(conditioning):
+@pytest.mark.parametrize("integrator", [DDIM(), Bridge(), Bridge(draw_last=True)], ids=str)
+def test_the_image_is_empty_where_no_coil_sees(integrator):
     maps = mri().maps.clone()
     maps[:, :, 4:] = 0
     operator = MultiCoilMRI(maps, mri().mask)
     y = observe(operator, randn(2, 8, 6), 0.1)
-    x = DiffusionSampler(conditioning, steps=3).run(
+    x = DiffusionSampler(LearnedCovariance(), integrator, steps=3).run(
         Problem.build(operator, y, 0.1), stationary((8, 6)), samples=1, seed=0
     )
     assert float(x.samples[..., 4:].abs().max()) == 0.0 and float(x.samples[..., :4].abs().min()) > 0.0
@@ -270,7 +271,7 @@ def test_the_image_is_empty_where_no_coil_sees(conditioning):
 def test_it_costs_one_network_evaluation_a_step():
     operator, prior = case("complex")
     problem = Problem.build(operator, observe(operator, randn(1, 4, 5), 0.1), 0.1)
-    stats = DiffusionSampler(LearnedCovariance(), steps=5).run(problem, prior, samples=1, seed=0).stats
+    stats = DiffusionSampler(LearnedCovariance(), Bridge(), steps=5).run(problem, prior, samples=1, seed=0).stats
     assert stats.nfe == 5 and stats.nfe_backward == 0
     # A step: one gram for D or for the drawn image, one for the probe, one per iteration; the start adds its own.
     assert stats.grams >= stats.cg_iterations + 2 * 5

@@ -10,8 +10,35 @@ from torch import Tensor
 
 from inverse.linalg.transforms import Modes
 from inverse.random import SampleRandom
-from inverse.samplers.data_step import correction
+from inverse.samplers.data_step import Factor, correction
 from inverse.samplers.problem import Problem
+
+
+@dataclass(frozen=True)
+class Isotropic:
+    """L = r I: every pixel is equally uncertain, and independent of the others.
+
+    Args:
+        std: r, a number, or one per item as a tensor that broadcasts to the image.
+    """
+
+    std: float | Tensor
+
+    def apply(self, z: Tensor) -> Tensor:
+        """r z."""
+        return self.std * z
+
+    def adjoint(self, x: Tensor) -> Tensor:
+        """r x."""
+        return self.std * x
+
+    def balance(self, noise_variance: float, density: float) -> float:
+        """1: a multiple of the identity needs no scaling."""
+        return 1.0
+
+    def scaled(self, k: Tensor) -> Isotropic:
+        """The factor of k C, k one number per item."""
+        return Isotropic(self.std * k.sqrt().reshape(-1, 1, 1))
 
 
 @dataclass(frozen=True)
@@ -48,7 +75,7 @@ class CovarianceFactor:
 
 
 def draw(
-    problem: Problem, mean: Tensor, factor: CovarianceFactor, random: SampleRandom, *, iterations: int, rtol: float
+    problem: Problem, mean: Tensor, factor: Factor, random: SampleRandom, *, iterations: int, rtol: float
 ) -> Tensor:
     """A draw of x0 given y, x0 ~ N(mean, C) before the data, by one perturbed solve.
 

@@ -25,6 +25,10 @@ class Factor(Protocol):
         """Diagonal s such that s (v I + L^H A^H A L) s is near the identity, A^H A being about `density` I."""
         ...
 
+    def scaled(self, k: Tensor) -> Factor:
+        """The factor of k C, k one number per item."""
+        ...
+
 
 def correction(
     problem: Problem,

@@ -2,50 +2,46 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections import deque
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from inverse.errors import InputError, SamplingError, check_positive
+from inverse.errors import InputError, check_positive
+from inverse.operators.base import Operator
 from inverse.priors.base import Denoiser
-from inverse.progress import Progress, Silent
 from inverse.random import SampleRandom
-from inverse.samplers.conditioning import Conditioning
+from inverse.samplers.conditionings.base import Conditioning, Estimate
 from inverse.samplers.grids import check_grid, karras
-from inverse.samplers.integrators import DDIM, Integrator
+from inverse.samplers.integrators.base import Integrator, Path
+from inverse.samplers.integrators.ddim import DDIM
 from inverse.samplers.problem import Problem
-from inverse.samplers.solution import Solution, Stats
+from inverse.samplers.sampler import Sampler, Trace
 from inverse.samplers.start import from_data, from_noise
 
 STARTS = {"data": from_data, "noise": from_noise}
 LARGEST = 25.0
-Callback = Callable[[int, float, Tensor], None]
 
 
 @dataclass(frozen=True)
-class DiffusionSampler:
+class DiffusionSampler(Sampler):
     """Posterior sampling from the largest noise level down: the conditioning estimates x0, the integrator moves on.
-
-        for sigma, sigma_next in the grid:
-            estimate = conditioning.estimate(problem, prior, x, sigma)
-            x = integrator.step(x, estimate, sigma, sigma_next)
 
     Args:
         conditioning: how the data enter, e.g. `DDS()`.
         integrator: how x is carried to the next level.
-        steps: network evaluations, where no grid is given.
+        steps: network evaluations, where no grid is given; an integrator that needs several a step makes fewer steps.
         grid: decreasing noise levels, the last may be 0; None takes `default_grid(prior, steps)`.
         start: "data" starts from a coarse image drawn given the data plus noise, "noise" from noise alone.
         largest: first level of the default grid, in data standard deviations, for priors that state a spectrum: with it
             the start already carries the coarse image. Others begin at 25.
-        antithetic: samples 2j and 2j + 1 are driven by the same noise with opposite signs. Each alone is what it was;
-            their mean converges faster, since what is linear in the noise cancels (Hammersley and Morton 1956).
+        antithetic: opposite noise in pairs of samples, see `Sampler`.
 
     Raises:
-        InputError: steps below 1, or a grid that does not decrease.
+        InputError: steps below 1, a grid that does not decrease, or an integrator that asks for draws which the
+            conditioning does not make.
     """
 
     conditioning: Conditioning
@@ -54,7 +50,6 @@ class DiffusionSampler:
     grid: tuple[float, ...] | None = None
     start: str = "data"
     largest: float = LARGEST
-    antithetic: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -62,6 +57,11 @@ class DiffusionSampler:
         check_positive("largest", self.largest)
         if self.start not in STARTS:
             raise InputError(f"start: expected one of {', '.join(STARTS)}, got {self.start!r}.")
+        if self.integrator.draws and not self.conditioning.draws:
+            raise InputError(
+                f"{self.integrator!r} asks for draws of x0, which {self.conditioning!r} cannot make; "
+                "use DDIM(eta=1.0) or a conditioning with a covariance."
+            )
         if self.grid is not None:
             levels = torch.as_tensor(self.grid, dtype=torch.float64)
             check_grid(levels)
@@ -73,58 +73,54 @@ class DiffusionSampler:
 
     def evaluations(self) -> int:
         """Network evaluations per sample."""
-        return self.steps if self.grid is None else len(self.grid) - 1
+        return self.integrator.evaluations(self.grid or _counted(self._grid_steps()))
 
-    @torch.no_grad()  # a prior with parameters of its own would keep the graph of all steps
-    def run(
-        self,
-        problem: Problem,
-        prior: Denoiser,
-        *,
-        samples: int,
-        seed: int,
-        batch: int | None = None,
-        progress: Progress | None = None,
-        callback: Callback | None = None,
-    ) -> Solution:
-        """Draw samples of p(x | y) for every item of the problem.
+    def levels(self, prior: Denoiser) -> tuple[float, ...]:
+        """The grid, or the default one for this prior."""
+        largest = self.largest if prior.calibration is not None and self.start == "data" else LARGEST
+        return self.grid or tuple(default_grid(prior, self._grid_steps(), largest).tolist())
 
-        Args:
-            problem: data, operator and noise level; `problem.y` is (items, *out_shape).
-            prior: the prior, on the device of the data.
-            samples: samples per item.
-            seed: sample i of item b is the same whatever the batch.
-            batch: images per network call; None puts all into one. Halved when the device runs out of memory.
-            progress: receives one step per image and level.
-            callback: called with (step, sigma, x0) after every level.
+    def _grid_steps(self) -> int:
+        """As many steps as `steps` evaluations allow, at least one."""
+        count = self.steps
+        while count > 1 and self.integrator.evaluations(_counted(count)) > self.steps:
+            count -= 1
+        return count
 
-        Returns:
-            A Solution whose samples are (samples, items, *in_shape).
+    def sample(self, problem: Problem, prior: Denoiser, random: SampleRandom, trace: Trace) -> Tensor:
+        """One sample for every item of the problem."""
+        innovations: list[Tensor] = []
+
+        def estimate(x: Tensor, sigma: float, sigma_next: float, *, draw: bool = False) -> Estimate:
+            found = self.conditioning.estimate(problem, prior, x, sigma, random, sigma_next=sigma_next, draw=draw)
+            trace.evaluation(sigma, found.x0, found.denoised)
+            if found.innovation is not None:
+                innovations.append(torch.stack([torch.full_like(found.innovation, sigma), found.innovation], dim=-1))
+            return found
+
+        levels, shape, dtype = self.levels(prior), problem.adjoint_y.shape[1:], problem.adjoint_y.dtype
+        path = Path(levels, estimate, lambda: random.normal(shape, dtype=dtype), prior)
+        x = STARTS[self.start](problem, prior, levels[0], random)
+        x = deque(self.integrator.walk(path, x), maxlen=1).pop()
+        if innovations:
+            trace.keep("innovation", torch.stack(innovations, dim=1))
+        return x
+
+    def report(self, kept: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The noise level and the mean innovation of every evaluation."""
+        if "innovation" not in kept:
+            return {}, {}
+        curve = kept["innovation"].double().mean((0, 1)).tolist()
+        return {"innovation": [[sigma, round(k, 4)] for sigma, k in curve]}, {}
+
+    def check(self, operator: Operator, prior: Denoiser) -> None:
+        """Refuse nonlinear operators, unless conditioning and start take them.
 
         Raises:
-            SamplingError: NaN or Inf appeared.
+            InputError: the operator has no adjoint, which conditioning or start need.
         """
-        started = time.monotonic()
-        largest = self.largest if prior.calibration is not None and self.start == "data" else LARGEST
-        levels = self.grid or tuple(default_grid(prior, self.steps, largest).tolist())
-        items = len(problem.y)
-        jobs = [(i, b) for i in range(samples) for b in range(items)]
-        run = _Run(self, problem, prior, levels, seed, progress or Silent(), callback)
-        batch = min(batch or len(jobs), max(1, len(jobs)))
-        done = 0
-        while done < len(jobs):
-            chunk = jobs[done : done + batch]
-            try:
-                run.chunk(chunk)
-            except torch.OutOfMemoryError:
-                if batch == 1:
-                    raise
-                batch = batch // 2
-                run.notes.append(f"out of device memory: went on with {batch} images per network call")
-                torch.cuda.empty_cache()
-                continue
-            done += len(chunk)
-        return run.solution(samples, items, time.monotonic() - started)
+        if not (self.conditioning.nonlinear and self.start == "noise"):
+            super().check(operator, prior)
 
 
 def default_grid(prior: Denoiser, steps: int, largest: float = LARGEST) -> Tensor:
@@ -137,86 +133,6 @@ def default_grid(prior: Denoiser, steps: int, largest: float = LARGEST) -> Tenso
     return karras(steps, sigma_max, sigma_min)
 
 
-class _Run:
-    """One call of `run`: what its chunks share and collect."""
-
-    def __init__(
-        self,
-        sampler: DiffusionSampler,
-        problem: Problem,
-        prior: Denoiser,
-        levels: Sequence[float],
-        seed: int,
-        progress: Progress,
-        callback: Callback | None,
-    ):
-        self.sampler, self.problem, self.prior, self.levels, self.seed = sampler, problem, prior, levels, seed
-        self.progress, self.callback = progress, callback
-        self.images: list[Tensor] = []
-        self.residuals: list[Tensor] = []
-        self.innovations: list[Tensor] = []
-        self.works: list[tuple[int, float, int]] = []
-        self.notes: list[str] = []
-
-    def chunk(self, jobs: Sequence[tuple[int, int]]) -> None:
-        """Sample the given (sample, item) pairs in one batch."""
-        problem = self.problem.take([b for _, b in jobs])
-        device, dtype = problem.adjoint_y.device, problem.adjoint_y.dtype
-        random = _random(self.seed, jobs, device, antithetic=self.sampler.antithetic)
-        shape = problem.adjoint_y.shape[1:]
-        x = STARTS[self.sampler.start](problem, self.prior, self.levels[0], random)
-        curve: list[Tensor] = []
-        for step, (sigma, sigma_next) in enumerate(zip(self.levels, self.levels[1:], strict=False)):
-            final = step == len(self.levels) - 2
-            estimate = self.sampler.conditioning.estimate(problem, self.prior, x, sigma, random, final=final)
-            x = self.sampler.integrator.step(x, estimate, sigma, sigma_next, lambda: random.normal(shape, dtype=dtype))
-            if final or device.type == "cpu" or step % 8 == 7:  # the check waits for the device
-                _check_finite(estimate.denoised, "the prior's estimate", step, sigma)
-                _check_finite(x, "the data step", step, sigma)
-            if estimate.innovation is not None:
-                curve.append(estimate.innovation)
-            if self.callback is not None:
-                self.callback(step, sigma, estimate.x0)
-            self.progress.advance(len(jobs))
-        self.images.append(x)
-        self.residuals.append(problem.residual(x))
-        if curve:
-            self.innovations.append(torch.stack(curve))
-        self.works.append((problem.work.nfe, problem.work.grams, int(problem.work.cg_iterations)))
-
-    def solution(self, samples: int, items: int, seconds: float) -> Solution:
-        """Put the chunks together."""
-        shape = self.problem.adjoint_y.shape[1:]
-        images = torch.cat(self.images) if self.images else self.problem.adjoint_y.new_empty((0, *shape))
-        residuals = torch.cat(self.residuals) if self.residuals else images.real.new_empty((0,))
-        nfe, grams, cg = (max((w[k] for w in self.works), default=0) for k in range(3))
-        info = {"sampler": repr(self.sampler), "prior": self.prior.name, "seed": self.seed, "grid": list(self.levels)}
-        if self.innovations:
-            mean = torch.cat(self.innovations, dim=1).double().mean(1)
-            info["innovation"] = [[s, round(float(k), 4)] for s, k in zip(self.levels, mean, strict=False)]
-        if self.notes:
-            info["notes"] = self.notes
-        return Solution(
-            images.reshape(samples, items, *shape),
-            residuals.reshape(samples, items),
-            Stats(int(nfe), 0, grams, int(cg), seconds, _peak_memory(images.device)),
-            info,
-        )
-
-
-def _random(seed: int, jobs: Sequence[tuple[int, int]], device: torch.device, *, antithetic: bool) -> SampleRandom:
-    if not antithetic:
-        return SampleRandom(seed, jobs, device)
-    pairs = [(sample // 2, item) for sample, item in jobs]
-    return SampleRandom(seed, pairs, device, signs=[-1.0 if sample % 2 else 1.0 for sample, _ in jobs])
-
-
-def _check_finite(x: Tensor, part: str, step: int, sigma: float) -> None:
-    if not bool(torch.isfinite(x).all()):
-        raise SamplingError(
-            f"sampling: NaN or Inf in {part} at step {step} (sigma {sigma:.3g}); check scale, noise level and prior."
-        )
-
-
-def _peak_memory(device: torch.device) -> int:
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+def _counted(steps: int) -> tuple[float, ...]:
+    """Some grid of so many steps that ends at 0."""
+    return tuple(float(n) for n in range(steps, -1, -1))

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from inverse.errors import InputError
 from inverse.priors.base import Denoiser
-from inverse.samplers.dds import DDS
+from inverse.samplers.conditionings import DDS, LearnedCovariance
 from inverse.samplers.diffusion import DiffusionSampler
 from inverse.samplers.grids import ddpm_linear
-from inverse.samplers.integrators import DDIM
-from inverse.samplers.learned_covariance import LearnedCovariance
+from inverse.samplers.integrators import DDIM, Bridge
+from inverse.samplers.sampler import Sampler
 
 
 def dds(steps: int = 20) -> DiffusionSampler:
@@ -29,18 +29,18 @@ def dds_published(steps: int = 50) -> DiffusionSampler:
 
 
 def learned_covariance(steps: int = 20) -> DiffusionSampler:
-    """Learned covariance with the innovation, and ancestral steps through draws of x0 (error bars that hold)."""
-    return DiffusionSampler(LearnedCovariance(), DDIM(eta=1.0), steps, largest=2.0, antithetic=True)
+    """Learned covariance with the innovation, and the bridge through draws of x0 (error bars that hold)."""
+    return DiffusionSampler(LearnedCovariance(), Bridge(), steps, largest=2.0, antithetic=True)
 
 
-METHODS: dict[str, Callable[..., DiffusionSampler]] = {
+METHODS: dict[str, Callable[..., Sampler]] = {
     "learned-covariance": learned_covariance,
     "dds": dds,
     "dds-published": dds_published,
 }
 
 
-def choose(method: str | DiffusionSampler, prior: Denoiser, steps: int | None = None) -> tuple[DiffusionSampler, str]:
+def choose(method: str | Sampler, prior: Denoiser, steps: int | None = None) -> tuple[Sampler, str]:
     """The sampler of a name, and why it was chosen.
 
     "auto" takes the learned covariance: it is DDS where the prior states neither variance nor spectrum, and better

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor
 
 from inverse.linalg.inner import inner, norm
-from inverse.operators.base import LinearOperator
+from inverse.operators.base import LinearOperator, Operator
+from inverse.operators.mask import Mask
+from inverse.priors.base import Denoiser
 from inverse.random import SampleRandom
 
 
@@ -19,11 +22,13 @@ class Work:
 
     Attributes:
         nfe: network evaluations.
+        nfe_backward: backward passes through the network.
         grams: applications of A^H A; an A or an A^H alone counts one half.
         cg_iterations: iterations of conjugate gradients, summed over steps; kept on the device until read.
     """
 
     nfe: int = 0
+    nfe_backward: int = 0
     grams: float = 0.0
     cg_iterations: Tensor | int = 0
 
@@ -34,10 +39,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Problem:
-    """y = A x + sigma_y n, with A^H y computed once; loops need A^H A only.
+    """y = A(x) + sigma_y n, with A^H y computed once; loops of linear operators need A^H A only.
 
     Attributes:
-        operator: the linear operator A.
+        operator: A; for the samplers that take it also a nonlinear one, and then `adjoint_y` is 0 and `density` NaN.
         y: the data (items, *out_shape).
         sigma_y: noise level per real component; 0 makes the data exact.
         adjoint_y: A^H y restricted to the support (items, *in_shape).
@@ -47,7 +52,7 @@ class Problem:
         work: counters of what was spent.
     """
 
-    operator: LinearOperator
+    operator: LinearOperator | Operator
     y: Tensor
     sigma_y: float
     adjoint_y: Tensor
@@ -57,16 +62,37 @@ class Problem:
     work: Work = field(default_factory=Work)
 
     @classmethod
-    def build(cls, operator: LinearOperator, y: Tensor, sigma_y: float) -> Problem:
+    def build(cls, operator: LinearOperator | Operator, y: Tensor, sigma_y: float) -> Problem:
         """Bundle checked parts; values of y that were not measured are set to 0."""
         if operator.weights is not None:
             y = y * operator.weights.to(y.dtype.to_real())
         support = operator.support
-        adjoint = operator.H(y)
+        density = math.nan
+        if isinstance(operator, LinearOperator):
+            adjoint = operator.H(y)
+            density = _density(operator)
+        else:
+            adjoint = torch.zeros((len(y), *operator.in_shape), dtype=operator.in_dtype, device=operator.device)
         if support is not None:
             adjoint = adjoint * support
         energy = norm(y.to(_double(y.dtype))) ** 2
-        return cls(operator, y, sigma_y, adjoint, energy, support, _density(operator))
+        return cls(operator, y, sigma_y, adjoint, energy, support, density)
+
+    @classmethod
+    def without_data(
+        cls, shape: Sequence[int], items: int, *, dtype: torch.dtype, device: torch.device | str = "cpu"
+    ) -> Problem:
+        """The problem of drawing from the prior: nothing was measured.
+
+        Args:
+            shape: shape of one image.
+            items: number of images.
+            dtype: dtype of the images.
+            device: where they live.
+        """
+        operator = Mask(torch.zeros(tuple(shape), dtype=torch.bool, device=device), dtype=dtype)
+        y = torch.zeros((items, *shape), dtype=dtype, device=device)
+        return cls(operator, y, 1.0, y, norm(y) ** 2, None, 0.0)
 
     def take(self, rows: Sequence[int]) -> Problem:
         """The problem whose items are the given rows of this one, with counters of its own."""
@@ -76,6 +102,28 @@ class Problem:
     def restrict(self, x: Tensor) -> Tensor:
         """x on the support of the operator, 0 elsewhere: there the data say nothing."""
         return x if self.support is None else x * self.support
+
+    def denoise(self, prior: Denoiser, x: Tensor, sigma: float) -> Tensor:
+        """D(x, sigma) on the support; one network evaluation."""
+        self.work.nfe += 1
+        return self.restrict(prior.denoise(x, sigma))
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """Gradient of ||A(x) - y||^2 / 2 on the support: A^H (A x - y), by automatic differentiation if nonlinear."""
+        if self.operator.linear:
+            return self.gram(x) - self.adjoint_y
+        self.work.grams += 1
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            misfit = self.misfit(x)
+            (gradient,) = torch.autograd.grad(misfit.abs().square().sum() / 2, x)
+        return self.restrict(gradient)
+
+    def misfit(self, x: Tensor) -> Tensor:
+        """A(x) - y where it was measured (items, *out_shape)."""
+        misfit = self.operator(x) - self.y
+        weights = self.operator.weights
+        return misfit if weights is None else misfit * weights.to(misfit.dtype.to_real())
 
     def gram(self, x: Tensor) -> Tensor:
         """A^H A x on the support."""
@@ -91,12 +139,10 @@ class Problem:
 
     def residual(self, x: Tensor) -> Tensor:
         """||A x - y|| / (sigma_y sqrt(m)) per item, m real measured numbers; near 1 is right; sigma_y = 0: inf."""
-        misfit = self.operator(x) - self.y
-        if self.operator.weights is not None:
-            misfit = misfit * self.operator.weights.to(misfit.dtype.to_real())
+        distance = norm(self.misfit(x))
         if self.sigma_y == 0:
-            return torch.full_like(norm(misfit), torch.inf)
-        return norm(misfit) / (self.sigma_y * self.operator.measurements**0.5)
+            return torch.full_like(distance, torch.inf)
+        return distance / (self.sigma_y * max(self.operator.measurements, 1) ** 0.5)
 
 
 def _density(operator: LinearOperator) -> float:

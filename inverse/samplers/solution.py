@@ -44,12 +44,14 @@ class Solution:
         residual: ||A x - y|| / (sigma_y sqrt(m)) per sample (samples, *batch); near 1 is right, infinite without noise.
         stats: what it cost.
         info: method, seed, noise, scale, versions, innovation: enough to run it again.
+        maps: further images per sample by name (samples, *batch, *in_shape), e.g. "instability" where it was asked for.
     """
 
     samples: Tensor
     residual: Tensor
     stats: Stats
     info: dict[str, Any] = field(default_factory=dict)
+    maps: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def mean(self) -> Tensor:
@@ -72,7 +74,7 @@ class Solution:
         )
 
     def save(self, path: str | Path, **extra: Tensor) -> Path:
-        """Write mean, std, samples, residual and info to an HDF5 file; a failed write leaves no file.
+        """Write mean, std, samples, residual, maps and info to an HDF5 file; a failed write leaves no file.
 
         Args:
             path: the file.
@@ -83,7 +85,8 @@ class Solution:
         """
         path = Path(path)
         temporary = path.with_name(f".{path.name}.tmp")
-        tensors = {"mean": self.mean, "std": self.std, "samples": self.samples, "residual": self.residual, **extra}
+        tensors = {"mean": self.mean, "std": self.std, "samples": self.samples, "residual": self.residual}
+        tensors |= self.maps | extra
         try:
             with h5py.File(temporary, "w") as file:
                 for name, tensor in tensors.items():

@@ -1,30 +1,20 @@
-"""Integrators: how x is carried from one noise level to the next, for any estimate of x0."""
+"""DDIM: deterministic, ancestral, or between; first order."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from torch import Tensor
 
 from inverse.errors import InputError
-from inverse.samplers.conditioning import Estimate
-
-
-class Integrator(Protocol):
-    """Carries x from sigma to sigma_next; never sees the data."""
-
-    def step(
-        self, x: Tensor, estimate: Estimate, sigma: float, sigma_next: float, noise: Callable[[], Tensor]
-    ) -> Tensor:
-        """x at sigma_next; `noise()` draws standard normal noise in the shape of x."""
-        ...
+from inverse.samplers.conditionings.base import Estimate
+from inverse.samplers.integrators.base import OneEvaluation
 
 
 @dataclass(frozen=True)
-class DDIM:
+class DDIM(OneEvaluation):
     """x' = x0 + sqrt(sigma'^2 - k^2) e + k n, e = (x - x0)/sigma: deterministic for eta = 0, ancestral for eta = 1.
 
     Args:

@@ -1,0 +1,68 @@
+"""Learned covariance: the data step of DDS with what the prior knows about its own error in the place of r^2 I.
+
+    C = V^(1/2) F^H diag(c_k) F V^(1/2),   L = V^(1/2) F^H diag(c_k^(1/2)),   C = L L^H
+    D_y = D + L z,   (sigma_y^2 I + L^H A^H A L) z = L^H A^H (y - A D)
+
+V is the variance per pixel from the prior's second output, c_k the power spectrum of its whitened error. Ours; exact
+for a stationary Gaussian prior. No gradient through the network, one transform more than DDS in each direction.
+
+With the integrator `Bridge`, x0 is a draw from N(D_y, C_y), C_y the covariance after the data.
+
+Certificate (experiments/exactness.py): stationary Gaussian, inpainting, 2 evaluations: W2 1.01 x floor, coverage .90,
+with innovation=False, rtol=1e-4, draw_last=True; with draw_last=True alone, 20 evaluations: 1.3 x, coverage .89. A
+Gaussian that is not stationary: 2.2 x, coverage .91; prior draws 317 x.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inverse.priors.base import Denoiser
+from inverse.samplers.conditionings.gaussian import GaussianConditioning
+from inverse.samplers.covariance import CovarianceFactor, modes_of
+from inverse.samplers.problem import Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedCovariance(GaussianConditioning):
+    """Conditioning by the learned covariance.
+
+    Args:
+        innovation: scale C, per sample and step, by the innovation, which is near 1 when all fits.
+        iterations: cap on the iterations of conjugate gradients.
+        rtol: relative residual at which they stop; a truncated solve draws too little variance.
+        variance: use the prior's variance per pixel; False takes its mean squared error everywhere.
+        spectrum: use the spectrum of the prior's error; False takes independent pixels.
+
+    Raises:
+        InputError: iterations below 1.
+    """
+
+    innovation: bool = True
+    rtol: float = 2e-3
+    variance: bool = True
+    spectrum: bool = True
+
+    def gaussian(self, problem: Problem, prior: Denoiser, x: Tensor, sigma: float) -> tuple[Tensor, CovarianceFactor]:
+        """Mean D and factor L of the Gaussian that the prior states for x0 given x_sigma.
+
+        A prior without variance per pixel gives V = mse(sigma), one without spectrum c_k = 1.
+        """
+        if self.variance and prior.moments is not None:
+            denoised, variance = prior.moments(x, sigma)
+            denoised, std = problem.restrict(denoised), variance.sqrt()
+            problem.work.nfe += 1
+        else:
+            denoised = problem.denoise(prior, x, sigma)
+            std = x.real.new_full((1, *x.shape[-2:]), prior.mse(sigma) ** 0.5)
+        if std.ndim < x.ndim:
+            std = std.unsqueeze(-3)
+        modes = modes_of(x)
+        if self.spectrum and prior.calibration is not None:
+            gain = prior.calibration.power_map(sigma, modes.radius).sqrt()
+        else:
+            gain = torch.ones_like(modes.radius)
+        return denoised, CovarianceFactor(modes, problem.restrict(std), gain)
