@@ -13,18 +13,18 @@ import argparse
 import random
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
 from contests import CONTESTS, OURS
+from memory import peak, reset_peak
 from tables import Column, Row, Table, pivot
 
 REPEATS = 15
 COLUMNS = (
     Column("time", "median, ms", 2),
     Column("ratio", "over ours", 2),
-    Column("memory", "added by a call, MB", 0),
+    Column("memory", "added by a call, MiB", 0),
 )
 
 
@@ -62,26 +62,17 @@ def measure(entries: Mapping[str, Callable[[], object]], repeats: int) -> dict[s
     medians = {name: float(np.median(values)) for name, values in times.items()}
     ours = medians.get(OURS, float("nan"))
     return {
-        name: {"time": (median, "ms"), "ratio": (median / ours, ""), "memory": (memory[name], "MB")}
+        name: {"time": (median, "ms"), "ratio": (median / ours, ""), "memory": (memory[name], "MiB")}
         for name, median in medians.items()
     }
 
 
 def added_memory(work: Callable[[], object]) -> float:
-    """Megabytes by which the largest resident size grows in one call, after a first one; nan where unknown."""
+    """MiB by which the largest resident size grows in one call, after a first one; nan where unknown."""
     work()
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # forget the largest size so far
-        before = _status("VmRSS")
-        work()
-        return (_status("VmHWM") - before) / 1024
-    except OSError:
-        return float("nan")
-
-
-def _status(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(key)).split()[1])
+    before = reset_peak()
+    work()
+    return peak() - before
 
 
 def report(table: Table) -> None:

@@ -1,9 +1,10 @@
 """Medical image reconstruction with diffusion priors: samples from p(x | y), with error bars."""
 
-from inverse import data, linalg, metrics, operators, priors, samplers
+from inverse import data, linalg, metrics, operators, priors, samplers, schedules
 from inverse.calibrate import calibrate
 from inverse.errors import InputError, SamplingError
 from inverse.noise import AtMost
+from inverse.sample import sample
 from inverse.samplers.solution import Solution
 from inverse.solve import solve
 
@@ -21,6 +22,8 @@ __all__ = [
     "metrics",
     "operators",
     "priors",
+    "sample",
     "samplers",
+    "schedules",
     "solve",
 ]

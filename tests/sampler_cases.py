@@ -16,14 +16,33 @@ from inverse.random import SampleRandom
 from inverse.samplers import (
     DDIM,
     DDS,
+    GHVB,
+    PNDM,
+    TMPD,
+    Anchored,
     Bridge,
     Conditioning,
+    DiffPIR,
     DiffusionSampler,
     Estimate,
+    EulerMaruyama,
+    HeavyBall,
+    Heun,
     LearnedCovariance,
+    MomentMatching,
+    PiGDM,
     Problem,
+    RedDiff,
+    Sampler,
+    SingleStep,
+    SplitGibbs,
+    Twisted,
+    deis,
+    dpm_solver_2m,
     geometric,
     karras,
+    sde_dpm_solver_2m,
+    unipc,
 )
 
 EXACT = 1e-12  # double precision, sums of up to a few thousand terms
@@ -68,6 +87,8 @@ class ExactErrors:
     """The error table of a stationary Gaussian without a table's interpolation."""
 
     power: Tensor
+    rows: None = None  # waves, no learned modes
+    columns: None = None
 
     def mse_at(self, sigma: float) -> float:
         return float(self._error(sigma).mean())
@@ -174,7 +195,7 @@ def exact_moments(integrator: DDIM, levels: Tensor) -> tuple[float, float]:
 
 
 # One row per road through the library: name, sampler.
-SAMPLERS: dict[str, DiffusionSampler] = {
+SAMPLERS: dict[str, Sampler] = {
     "dds ancestral": DiffusionSampler(DDS(), DDIM(1.0), 6),
     "dds deterministic": DiffusionSampler(DDS(), DDIM(0.0), 6),
     "dds from noise": DiffusionSampler(DDS(), DDIM(1.0), 6, start="noise"),
@@ -184,6 +205,26 @@ SAMPLERS: dict[str, DiffusionSampler] = {
     "learned covariance": DiffusionSampler(LearnedCovariance(), Bridge(), 6),
     "learned covariance, no draws": DiffusionSampler(LearnedCovariance(innovation=False), DDIM(1.0), 6),
     "learned covariance, last drawn": DiffusionSampler(LearnedCovariance(), Bridge(draw_last=True), 6),
+    "dds 2M": DiffusionSampler(DDS(), dpm_solver_2m(), 6),
+    "dds unipc": DiffusionSampler(DDS(), unipc(3), 6),
+    "dds deis": DiffusionSampler(DDS(), deis(3, "time"), 6),
+    "dds pndm": DiffusionSampler(DDS(), PNDM(2), 6),
+    "dds ghvb": DiffusionSampler(DDS(), GHVB(3), 6),
+    "dds heavy ball": DiffusionSampler(DDS(), HeavyBall(), 6),
+    "dds heun": DiffusionSampler(DDS(), Heun(churn=4.0), 7),
+    "dds single-step": DiffusionSampler(DDS(), SingleStep(3), 6),
+    "dds sde 2M": DiffusionSampler(DDS(), sde_dpm_solver_2m(), 6),
+    "dds euler-maruyama": DiffusionSampler(DDS(), EulerMaruyama(), 16),
+    "learned covariance, anchored": DiffusionSampler(LearnedCovariance(), Anchored(), 6),
+    "learned covariance, anchored, one step": DiffusionSampler(LearnedCovariance(), Anchored(), 1),
+    "diffpir": DiffusionSampler(DiffPIR(weight=1.0), DDIM(1.0, "dds"), 6),
+    "pigdm": DiffusionSampler(PiGDM(), DDIM(1.0), 6),
+    "tmpd": DiffusionSampler(TMPD(), DDIM(1.0), 6),
+    "moment matching": DiffusionSampler(MomentMatching(), Bridge(), 6),
+    "split gibbs": SplitGibbs(2, start=DiffusionSampler(LearnedCovariance(), Bridge(draw_last=True), 6)),
+    "red-diff": RedDiff(6),
+    "red-diff particles": RedDiff(6, particles=3, repulsion=1.0),
+    "twisted": Twisted(24, particles=4),
     "learned covariance, one step": DiffusionSampler(LearnedCovariance(), Bridge(), steps=1),
 }
 

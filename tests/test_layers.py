@@ -11,7 +11,19 @@ PACKAGE = ROOT / "inverse"
 # Top to bottom. A module imports from rows below its own, and from its row-mates unless the row is in INDEPENDENT.
 LAYERS = (
     ("cli", "commands", "plot", "report"),
-    ("solve", "noise", "measurement", "acquisition", "tomogram", "reconstruct", "train", "calibrate", "testing"),
+    (
+        "solve",
+        "sample",
+        "schedules",
+        "noise",
+        "measurement",
+        "acquisition",
+        "tomogram",
+        "reconstruct",
+        "train",
+        "calibrate",
+        "testing",
+    ),
     ("samplers",),
     ("priors", "operators", "data"),
     ("linalg", "metrics", "errors", "random", "progress"),

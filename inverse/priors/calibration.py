@@ -21,19 +21,26 @@ class Calibration:
     Args:
         sigma: noise levels (levels,), increasing.
         mse: mean squared error of the denoiser per real component (levels,).
-        power: power c_k of the residual e / sqrt(v) per radial frequency bin (levels, bins), v being the variance that
-            the prior states per pixel (or its mse where it states none); bins are equally wide in cycles per pixel.
+        power: power c_k of the residual e / sqrt(s) per radial frequency bin (levels, bins), bins equally wide in
+            cycles per pixel; with a basis per mode (levels, H, W). s is the variance that the prior states per pixel
+            over `Modes.spread` of the power, or its mse where it states none.
+        rows, columns: the modes of images of one size, unitary (H, H) and (W, W), see `LearnedModes`; None: waves.
     """
 
     sigma: Tensor
     mse: Tensor
     power: Tensor
+    rows: Tensor | None = None
+    columns: Tensor | None = None
 
     def __post_init__(self) -> None:
         levels = self.sigma.numel()
-        if self.mse.shape != (levels,) or self.power.ndim != 2 or self.power.shape[0] != levels:
+        modes = () if self.rows is None or self.columns is None else (len(self.rows), len(self.columns))
+        fits = self.power.shape[1:] == modes if modes else self.power.ndim == 2
+        if self.mse.shape != (levels,) or self.power.shape[0] != levels or not fits:
             raise InputError(
-                f"calibration: tables {tuple(self.mse.shape)} and {tuple(self.power.shape)} do not fit {levels} levels."
+                f"calibration: tables {tuple(self.mse.shape)} and {tuple(self.power.shape)} do not fit {levels} levels"
+                f"{f' of {modes} modes' if modes else ''}."
             )
         if not all(bool(((t > 0) & t.isfinite()).all()) for t in (self.sigma, self.mse, self.power)):
             raise InputError("calibration: tables must be positive and finite; calibrate again with more images.")
@@ -43,15 +50,16 @@ class Calibration:
         return math.exp(float(self._interpolate(self.mse.log(), sigma)))
 
     def power_at(self, sigma: float) -> Tensor:
-        """Power per radial bin (bins,) at one noise level."""
+        """Power per radial bin (bins,), or per mode (H, W), at one noise level."""
         return self._interpolate(self.power.log(), sigma).exp()
 
     def power_map(self, sigma: float, radius: Tensor) -> Tensor:
-        """Power c_k at frequencies of the given radius (cycles per pixel), same shape as `radius`."""
+        """Power c_k at frequencies of the given radius (cycles per pixel), same shape as `radius`.
+
+        With a basis `radius` is that of its modes.
+        """
         power = self.power_at(sigma).to(radius)
-        position = (radius / HIGHEST_FREQUENCY * len(power) - 0.5).clamp(0, len(power) - 1)
-        low = position.floor().long().clamp(max=len(power) - 2)
-        return torch.lerp(power[low], power[low + 1], position - low)
+        return power if self.rows is not None else radial_map(power, radius)
 
     def _interpolate(self, table: Tensor, sigma: float) -> Tensor:
         if len(self.sigma) == 1:
@@ -60,6 +68,13 @@ class Calibration:
         index = int(torch.searchsorted(levels, math.log(sigma)).clamp(1, len(levels) - 1))
         share = (math.log(sigma) - float(levels[index - 1])) / float(levels[index] - levels[index - 1])
         return torch.lerp(table[index - 1], table[index], min(max(share, 0.0), 1.0))
+
+
+def radial_map(power: Tensor, radius: Tensor) -> Tensor:
+    """Power at frequencies of the given radius from that of the bins (bins,), linear between their centres."""
+    position = (radius / HIGHEST_FREQUENCY * len(power) - 0.5).clamp(0, len(power) - 1)
+    low = position.floor().long().clamp(max=len(power) - 2)
+    return torch.lerp(power[low], power[low + 1], position - low)
 
 
 def radial_bins(radius: Tensor, bins: int) -> Tensor:

@@ -100,8 +100,11 @@ def save_prior(path: str | Path, network: DenoisingNetwork, facts: dict, calibra
     path = Path(path)
     tensors = {f"network.{k}": v.detach().half().cpu().contiguous() for k, v in network.state_dict().items()}
     if calibration is not None:
-        for key in ("sigma", "mse", "power"):
-            tensors[f"calibration.{key}"] = getattr(calibration, key).float().cpu().contiguous()
+        for key in ("sigma", "mse", "power", "rows", "columns"):
+            table = getattr(calibration, key)
+            if table is not None:
+                single = torch.complex64 if table.is_complex() else torch.float32
+                tensors[f"calibration.{key}"] = table.to("cpu", single).contiguous()
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         save_file(tensors, temporary, metadata={"inverse.prior": json.dumps(facts)})
@@ -136,7 +139,8 @@ def load_prior(path: str | Path, *, device: torch.device | str = "cpu", precisio
         network.load_state_dict({k.removeprefix("network."): v.float() for k, v in tensors.items() if "network." in k})
         calibration = None
         if "calibration.sigma" in tensors:
-            calibration = Calibration(*(tensors[f"calibration.{key}"] for key in ("sigma", "mse", "power")))
+            tables = (tensors[f"calibration.{key}"] for key in ("sigma", "mse", "power"))
+            calibration = Calibration(*tables, *(tensors.get(f"calibration.{key}") for key in ("rows", "columns")))
         prior = NetworkPrior(network, facts, calibration, precision)
         if not 0 < prior.sigma_min < prior.sigma_max < math.inf or not 0 < prior.data_std < math.inf:
             raise ValueError(f"sigma {prior.sigma_min} to {prior.sigma_max}, data_std {prior.data_std}")

@@ -8,7 +8,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from inverse.linalg.transforms import Modes
+from inverse.errors import InputError
+from inverse.linalg.transforms import LearnedModes, Modes
+from inverse.priors.calibration import Calibration
 from inverse.random import SampleRandom
 from inverse.samplers.data_step import Factor, correction
 from inverse.samplers.problem import Problem
@@ -110,11 +112,25 @@ def draw(
     )
 
 
-def modes_of(x: Tensor) -> Modes:
-    """The transform for images like x, kept between calls."""
-    return _modes((x.shape[-2], x.shape[-1]), x.dtype, x.device)
+def modes_of(x: Tensor, calibration: Calibration | None = None) -> Modes:
+    """The transform for images like x, kept between calls: waves, or the modes that the calibration has learned.
+
+    Raises:
+        InputError: learned modes are those of images of another size.
+    """
+    rows, columns = (None, None) if calibration is None else (calibration.rows, calibration.columns)
+    return _modes(rows, columns, (x.shape[-2], x.shape[-1]), x.dtype, x.device)
 
 
 @lru_cache(maxsize=8)
-def _modes(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Modes:
-    return Modes(shape, dtype, device)
+def _modes(
+    rows: Tensor | None, columns: Tensor | None, shape: tuple[int, int], dtype: torch.dtype, device: torch.device
+) -> Modes:
+    if rows is None or columns is None:
+        return Modes(shape, dtype, device)
+    if shape != (len(rows), len(columns)):
+        raise InputError(
+            f"prior: knows its error on images of {len(rows)} x {len(columns)}, got {shape[0]} x {shape[1]}; resample, "
+            "or calibrate it without a basis."
+        )
+    return LearnedModes(rows.to(device, dtype), columns.to(device, dtype))

@@ -13,8 +13,10 @@ from inverse.errors import InputError, check_positive
 from inverse.operators.base import Operator
 from inverse.priors.base import Denoiser
 from inverse.random import SampleRandom
+from inverse.samplers.anchor import anchor_of
 from inverse.samplers.conditionings.base import Conditioning, Estimate
 from inverse.samplers.grids import check_grid, karras
+from inverse.samplers.instability import Instability, check_levels
 from inverse.samplers.integrators.base import Integrator, Path
 from inverse.samplers.integrators.ddim import DDIM
 from inverse.samplers.problem import Problem
@@ -37,6 +39,9 @@ class DiffusionSampler(Sampler):
         start: "data" starts from a coarse image drawn given the data plus noise, "noise" from noise alone.
         largest: first level of the default grid, in data standard deviations, for priors that state a spectrum: with it
             the start already carries the coarse image. Others begin at 25.
+        instability: warn of detail that the prior may have made up: `Solution.maps["instability"]`, how much its
+            estimate changes at the end of the run over what is expected (samples, items, *in_shape); not validated
+            clinically, see `inverse.samplers.instability`.
         antithetic: opposite noise in pairs of samples, see `Sampler`.
 
     Raises:
@@ -50,6 +55,7 @@ class DiffusionSampler(Sampler):
     grid: tuple[float, ...] | None = None
     start: str = "data"
     largest: float = LARGEST
+    instability: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -90,35 +96,48 @@ class DiffusionSampler(Sampler):
     def sample(self, problem: Problem, prior: Denoiser, random: SampleRandom, trace: Trace) -> Tensor:
         """One sample for every item of the problem."""
         innovations: list[Tensor] = []
+        watch = Instability(prior) if self.instability else None
 
         def estimate(x: Tensor, sigma: float, sigma_next: float, *, draw: bool = False) -> Estimate:
             found = self.conditioning.estimate(problem, prior, x, sigma, random, sigma_next=sigma_next, draw=draw)
             trace.evaluation(sigma, found.x0, found.denoised)
+            if watch is not None:
+                watch.add(sigma, found.denoised)
             if found.innovation is not None:
                 innovations.append(torch.stack([torch.full_like(found.innovation, sigma), found.innovation], dim=-1))
             return found
 
         levels, shape, dtype = self.levels(prior), problem.adjoint_y.shape[1:], problem.adjoint_y.dtype
-        path = Path(levels, estimate, lambda: random.normal(shape, dtype=dtype), prior)
+        path = Path(
+            levels, estimate, lambda: random.normal(shape, dtype=dtype), prior, lambda: anchor_of(problem, prior)
+        )
         x = STARTS[self.start](problem, prior, levels[0], random)
         x = deque(self.integrator.walk(path, x), maxlen=1).pop()
+        if levels[-1] == 0:
+            x = problem.restrict(x)
         if innovations:
             trace.keep("innovation", torch.stack(innovations, dim=1))
+        if watch is not None:
+            trace.keep("instability", watch.map())
         return x
 
     def report(self, kept: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """The noise level and the mean innovation of every evaluation."""
+        """The noise level and the mean innovation of every evaluation, and the map of instability if asked for."""
+        maps = {name: kept[name] for name in ("instability",) if name in kept}
         if "innovation" not in kept:
-            return {}, {}
+            return {}, maps
         curve = kept["innovation"].double().mean((0, 1)).tolist()
-        return {"innovation": [[sigma, round(k, 4)] for sigma, k in curve]}, {}
+        return {"innovation": [[sigma, round(k, 4)] for sigma, k in curve]}, maps
 
     def check(self, operator: Operator, prior: Denoiser) -> None:
-        """Refuse nonlinear operators, unless conditioning and start take them.
+        """Refuse nonlinear operators, unless conditioning and start take them, and too few levels for `instability`.
 
         Raises:
-            InputError: the operator has no adjoint, which conditioning or start need.
+            InputError: the operator has no adjoint, which conditioning or start need; or the grid has fewer than two
+                levels where `instability` looks.
         """
+        if self.instability:
+            check_levels(self.levels(prior), prior)
         if not (self.conditioning.nonlinear and self.start == "noise"):
             super().check(operator, prior)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from inverse.errors import InputError, check_positive
+from inverse.samplers.integrators.weights import network_time, noise_at
 
 
 def karras(steps: int, sigma_max: float, sigma_min: float, rho: float = 7.0) -> Tensor:
@@ -29,7 +32,9 @@ def karras(steps: int, sigma_max: float, sigma_min: float, rho: float = 7.0) -> 
 
 
 def geometric(steps: int, sigma_max: float, sigma_min: float) -> Tensor:
-    """`steps` levels, evenly spaced in log sigma, then 0: shape (steps + 1,), float64.
+    """`steps` levels, evenly spaced in log sigma, then 0: uniform in the log of the signal-to-noise ratio.
+
+    Shape (steps + 1,), float64.
 
     Args:
         steps: network evaluations.
@@ -42,6 +47,54 @@ def geometric(steps: int, sigma_max: float, sigma_min: float) -> Tensor:
     _check(steps, sigma_max, sigma_min)
     share = torch.linspace(0, 1, steps, dtype=torch.float64)
     levels = sigma_max * (sigma_min / sigma_max) ** share
+    return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
+
+
+def ddpm_time(steps: int, sigma_max: float, sigma_min: float, power: float = 1.0) -> Tensor:
+    """`steps` levels, evenly spaced in the time of a DDPM network, then 0: shape (steps + 1,), float64.
+
+    Time is that of the continuous linear schedule, sigma^2 = exp(9.95 u^2 + 0.1 u) - 1, for images of variance 1.
+
+    Args:
+        steps: network evaluations.
+        sigma_max: first level; 152.2 is u = 1.
+        sigma_min: last level before 0; 0.0105 is u = 0.001.
+        power: even spacing in u^(1/power): 2 is the "quadratic" choice of time steps of DDIM.
+
+    Raises:
+        InputError: fewer than one step, or levels out of order.
+
+    Source: Song, Sohl-Dickstein, Kingma, Kumar, Ermon and Poole 2021, equation 33; the quadratic choice: Song, Meng and
+    Ermon 2021.
+    """
+    _check(steps, sigma_max, sigma_min)
+    check_positive("power", power)
+    first, last = (network_time(sigma) ** (1 / power) for sigma in (sigma_max, sigma_min))
+    times = torch.linspace(first, last, steps, dtype=torch.float64) ** power
+    return torch.tensor([*map(noise_at, times.tolist()), 0.0], dtype=torch.float64)
+
+
+def cosine(steps: int, sigma_max: float, sigma_min: float, offset: float = 0.008) -> Tensor:
+    """`steps` levels, evenly spaced in the time of the cosine schedule, then 0: shape (steps + 1,), float64.
+
+    1 + sigma^2 = f(0)/f(u), f(u) = cos^2(pi/2 (u + offset)/(1 + offset)), for images of variance 1.
+
+    Args:
+        steps: network evaluations.
+        sigma_max: first level; u = 1 is infinite noise, 0.999 is 642.
+        sigma_min: last level before 0.
+        offset: keeps the levels near u = 0 apart.
+
+    Raises:
+        InputError: fewer than one step, levels out of order, or an offset not above 0.
+
+    Source: Nichol and Dhariwal 2021, equation 17.
+    """
+    _check(steps, sigma_max, sigma_min)
+    check_positive("offset", offset)
+    least = math.cos(math.pi / 2 * offset / (1 + offset))
+    first, last = (math.acos(least / math.sqrt(1 + sigma**2)) for sigma in (sigma_max, sigma_min))
+    levels = ((least / torch.linspace(first, last, steps, dtype=torch.float64).cos()) ** 2 - 1).sqrt()
     return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
 
 

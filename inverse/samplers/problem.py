@@ -11,7 +11,7 @@ from torch import Tensor
 
 from inverse.linalg.inner import inner, norm
 from inverse.operators.base import LinearOperator, Operator
-from inverse.operators.mask import Mask
+from inverse.operators.mask import Identity
 from inverse.priors.base import Denoiser
 from inverse.random import SampleRandom
 
@@ -90,7 +90,7 @@ class Problem:
             dtype: dtype of the images.
             device: where they live.
         """
-        operator = Mask(torch.zeros(tuple(shape), dtype=torch.bool, device=device), dtype=dtype)
+        operator = 0.0 * Identity(shape, dtype=dtype, device=device)
         y = torch.zeros((items, *shape), dtype=dtype, device=device)
         return cls(operator, y, 1.0, y, norm(y) ** 2, None, 0.0)
 

@@ -27,7 +27,7 @@ def from_data(problem: Problem, prior: Denoiser, sigma: float, random: SampleRan
     """
     widest = prior.sigma_max
     like = problem.adjoint_y
-    modes = modes_of(like)
+    modes = modes_of(like, prior.calibration)
     std = problem.restrict(like.real.new_full(like.shape[1:], prior.mse(widest) ** 0.5))[None]
     gain = torch.ones_like(modes.radius)
     if prior.calibration is not None:

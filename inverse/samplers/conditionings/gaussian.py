@@ -24,6 +24,8 @@ from inverse.samplers.data_step import Factor, correction
 from inverse.samplers.problem import Problem
 
 INNOVATION_RANGE = (0.5, 16.0)
+CHANCE = 2.0
+"""Standard deviations by which the innovation must stand out of chance to count at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +85,16 @@ class GaussianConditioning(Conditioning):
 
 
 def innovation_of(problem: Problem, denoised: Tensor, gram: Tensor, factor: Factor, random: SampleRandom) -> Tensor:
-    """k = (||y - A D||^2 - m sigma_y^2) / ||A L n||^2 per item, n ~ N(0, I) one probe, clamped to [0.5, 16].
+    """k = (||y - A D||^2 - m sigma_y^2) / ||A L n||^2 per item, n ~ N(0, I) one probe, as far as it is not chance.
 
-    The innovation y - A D of a sampler that is right has covariance A C A^H + sigma_y^2 I at every level, so that k is
-    near 1 when all fits.
+    The innovation y - A D of a sampler that is right has covariance B + sigma_y^2 I, B = A C A^H, at every level, so
+    that k is near 1 when all fits. Few data, or data whose noise is far above what D leaves open, say little about it:
+    R = ||y - A D||^2 / (||A L n||^2 + m sigma_y^2) then strays by
+
+        v = 2 (2 tr B^2 + 2 sigma_y^2 tr B + m sigma_y^4) / (tr B + m sigma_y^2)^2
+
+    (probe included; traces by the same probe), and k - 1 is scaled by 1 - 4 v max(R, 1) / (R - 1)^2, not below 0. What
+    is left is clamped to [0.5, 16].
 
     Args:
         problem: data and operator.
@@ -96,7 +104,15 @@ def innovation_of(problem: Problem, denoised: Tensor, gram: Tensor, factor: Fact
         random: source of the probe n.
     """
     probe = factor.apply(random.normal(denoised.shape[1:], dtype=denoised.dtype))
-    expected = (probe.conj() * problem.gram(probe)).real.double().flatten(1).sum(1)
-    noise = problem.operator.measurements * problem.sigma_y**2
-    excess = problem.residual_energy(denoised, gram) - noise
-    return (excess / expected.clamp(min=torch.finfo(torch.float64).tiny)).clamp(*INNOVATION_RANGE).to(probe.real.dtype)
+    seen = problem.gram(probe)
+    trace = (probe.conj() * seen).real.double().flatten(1).sum(1)
+    squares = factor.adjoint(seen).abs().double().square().flatten(1).sum(1)
+    variance = problem.sigma_y**2
+    noise = problem.operator.measurements * variance
+    energy, expected = problem.residual_energy(denoised, gram), trace + noise
+    smallest = torch.finfo(torch.float64).tiny
+    ratio = energy / expected.clamp(min=smallest)
+    stray = 2 * (2 * squares + 2 * variance * trace + noise * variance) / expected.square().clamp(min=smallest)
+    certain = 1 - CHANCE**2 * stray * ratio.clamp(min=1) / (ratio - 1).square().clamp(min=smallest)
+    excess = (energy - noise) / trace.clamp(min=smallest) - 1
+    return (1 + certain.clamp(min=0) * excess).clamp(*INNOVATION_RANGE).to(probe.real.dtype)

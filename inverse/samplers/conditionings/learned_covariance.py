@@ -4,7 +4,8 @@
     D_y = D + L z,   (sigma_y^2 I + L^H A^H A L) z = L^H A^H (y - A D)
 
 V is the variance per pixel from the prior's second output, c_k the power spectrum of its whitened error. Ours; exact
-for a stationary Gaussian prior. No gradient through the network, one transform more than DDS in each direction.
+for a stationary Gaussian prior. No gradient through the network, one transform more than DDS in each direction. Cosines
+(real images) spread their power unevenly over the pixels; V is divided by that, so that C has the stated variance.
 
 With the integrator `Bridge`, x0 is a draw from N(D_y, C_y), C_y the covariance after the data.
 
@@ -51,18 +52,16 @@ class LearnedCovariance(GaussianConditioning):
 
         A prior without variance per pixel gives V = mse(sigma), one without spectrum c_k = 1.
         """
+        calibration = prior.calibration if self.spectrum else None
+        modes = modes_of(x, calibration)
+        power = torch.ones_like(modes.radius) if calibration is None else calibration.power_map(sigma, modes.radius)
         if self.variance and prior.moments is not None:
             denoised, variance = prior.moments(x, sigma)
-            denoised, std = problem.restrict(denoised), variance.sqrt()
+            denoised, scale = problem.restrict(denoised), variance / modes.spread(power)
             problem.work.nfe += 1
         else:
             denoised = problem.denoise(prior, x, sigma)
-            std = x.real.new_full((1, *x.shape[-2:]), prior.mse(sigma) ** 0.5)
-        if std.ndim < x.ndim:
-            std = std.unsqueeze(-3)
-        modes = modes_of(x)
-        if self.spectrum and prior.calibration is not None:
-            gain = prior.calibration.power_map(sigma, modes.radius).sqrt()
-        else:
-            gain = torch.ones_like(modes.radius)
-        return denoised, CovarianceFactor(modes, problem.restrict(std), gain)
+            scale = x.real.new_full((1, *x.shape[-2:]), prior.mse(sigma))
+        if scale.ndim < x.ndim:
+            scale = scale.unsqueeze(-3)
+        return denoised, CovarianceFactor(modes, problem.restrict(scale.sqrt()), power.sqrt())

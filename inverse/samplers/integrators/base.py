@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 from torch import Tensor
 
 from inverse.priors.base import Denoiser
+from inverse.samplers.anchor import Anchor
 from inverse.samplers.conditionings.base import Estimate
 
 
@@ -31,12 +32,14 @@ class Path:
         estimate: the conditioned denoiser.
         noise: draws standard normal noise in the shape of x.
         prior: the prior, for solvers that use its statistics; never to denoise with.
+        anchor: makes a Gaussian that stands for the images given the data; None: nothing is known but the prior.
     """
 
     levels: tuple[float, ...]
     estimate: Estimator
     noise: Callable[[], Tensor]
     prior: Denoiser
+    anchor: Callable[[], Anchor] | None = None
 
 
 class Integrator(ABC):

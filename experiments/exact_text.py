@@ -1,0 +1,2 @@
+from tables import *
+def report(t): pass
