@@ -13,8 +13,8 @@ from torch import Tensor
 
 from inverse.priors import Denoiser, GaussianPrior
 from inverse.random import SampleRandom
-from inverse.samplers import Sampler, Trace
 from inverse.samplers import Problem as Posed
+from inverse.samplers import Sampler, Trace
 
 Figures = dict[str, tuple[float, str]]
 SPANS = (0.05, 0.95)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from exact_problems import Known, Problem
 from exact_line import Line
+from exact_problems import Known, Problem
 
 from inverse.priors import Denoiser
 from inverse.samplers import DDIM, DDS, Bridge, Conditioning, DiffusionSampler, Integrator, LearnedCovariance, Sampler
@@ -91,7 +91,7 @@ EXACT = LearnedCovariance(innovation=False, **TIGHT)
 CONDITIONINGS: dict[str, tuple[Conditioning, str]] = {
     "learned covariance": (EXACT, "exact"),
     "moment matching": (MomentMatching(), PLAIN),
-    "PiGDM": (PiGDM(), PLAIN),
+    "PiGDM": (PiGDM(error=True), PLAIN),
     "TMPD": (TMPD(), PLAIN),
     "DDS": (DDS(), PLAIN),
     "DiffPIR, lambda 1": (DiffPIR(1.0), PLAIN),
@@ -147,8 +147,8 @@ SCALARS: dict[str, Offer] = {
     "DDS x unconditioned ancestral": Offer(on(DDS(), DDIM(1.0, direction="unconditioned"))),
     "DDS, published, 50": Offer(own(dds_published()), OWN),
     "DDS, published, 100": Offer(own(dds_published(100)), OWN),
-    "PiGDM x ancestral": Offer(on(PiGDM(), SDE)),
-    "PiGDM x ODE": Offer(on(PiGDM(), ODE)),
+    "PiGDM x ancestral": Offer(on(PiGDM(error=True), SDE)),
+    "PiGDM x ODE": Offer(on(PiGDM(error=True), ODE)),
     "PiGDM, data_std 1, x ancestral": Offer(on(PiGDM(1.0), SDE)),
     "PiGDM, data_std 1, x ODE": Offer(on(PiGDM(1.0), ODE)),
     "DiffPIR, lambda 1, zeta 1": Offer(on(DiffPIR(1.0), DDIM(1.0, "dds"))),
@@ -161,10 +161,9 @@ SCALARS: dict[str, Offer] = {
 
 LOOPS: dict[str, Offer] = {
     "split Gibbs": Offer(own(SplitGibbs()), OWN, ALL[:2]),
-    "twisted, 8 particles": Offer(own(Twisted()), OWN, ALL[:2], share=0.5),
-    "twisted, 8 particles, variance alone": Offer(own(Twisted()), OWN, share=0.5),
-    "TDS, 8 particles": Offer(own(TDS()), OWN, share=0.5),
-    "MCGDiff, 64 particles": Offer(own(MCGDiff()), OWN, share=0.1),
+    "twisted, 8 particles": Offer(own(Twisted()), OWN, (*ALL[:1], PLAIN), share=0.1),
+    "TDS, 8 particles": Offer(own(TDS()), OWN, share=0.1),
+    "MCGDiff, 64 particles": Offer(own(MCGDiff()), OWN, share=0.05),
     "PnP-DM, published": Offer(own(PnPDM()), OWN, share=0.2),
     "PnP-DM, rho to 0.03": Offer(own(PnPDM(smallest=0.03)), OWN, share=0.2),
     "DAPS, exact draws, 200 x 5": Offer(own(DAPS()), OWN),

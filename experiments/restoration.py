@@ -25,7 +25,8 @@ from torch import Tensor
 
 import inverse
 from inverse.metrics import coverage, psnr, ssim
-from inverse.samplers import METHODS, Bridge, DiffusionSampler, MomentMatching, Sampler
+from inverse.samplers import METHODS, Bridge, DiffusionSampler, MomentMatching, Sampler, SplitGibbs
+from inverse.samplers.prior_step import ReverseRun
 
 SLICES = (("colin27", 75), ("studyforrest02_t1", 25))
 SAMPLES = 4
@@ -59,7 +60,7 @@ ENTRIES: dict[str, Entry] = {
     "learned covariance, 20": method("learned-covariance", 20),
     "its spectrum alone, 20": method("spectral-covariance", 20),
     "its variance alone, 20": method("variance-head", 20),
-    "split Gibbs, 60": method("split-gibbs", 60),
+    "split Gibbs, 60": Entry(lambda: SplitGibbs(40, METHODS["learned-covariance"](20), ReverseRun(1))),
     "moment matching, 5": Entry(
         lambda: DiffusionSampler(MomentMatching(iterations=5), Bridge(), 5, largest=2.0, antithetic=True), once=True
     ),

@@ -11,7 +11,13 @@ per coefficient, x and D those of V^H (Kawar, Elad, Ermon and Song, Denoising di
 DDNM+ does (Wang, Yu and Zhang, ICLR 2023, section 3.3).
 
 A coefficient that was seen follows the data until their noise is reached, and forgets x; sigma_y = 0 ends at ybar
-itself. Nothing is carried from what was seen to what was not but by the denoiser. Exact for no problem.
+itself. Nothing is carried from what was seen to what was not but by the denoiser. Exact for no problem, and more steps
+do not help: eta sigma' fresh noise at every step, however short, leaves ever less variance.
+
+Certificate (experiments/exactness.py): Gaussian inpainting, 20 evaluations: mean off by 1.3 posterior standard
+deviations, 2.4 times the variance of what was seen, W2 31 x floor, coverage .89; 100: 0.2, 0.4, 7.9 x, .79. Gaussian
+blur, 20 and 100: 8.1 x and 14 x. Two modes (fixture B1): W1 .17 and .34; on the published grid (`ddpm_linear`) .16 and
+.19.
 """
 
 from __future__ import annotations

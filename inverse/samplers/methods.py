@@ -21,6 +21,7 @@ from inverse.samplers.conditionings import (
     PiGDM,
 )
 from inverse.samplers.daps import DAPS
+from inverse.samplers.daps import published as daps_constants
 from inverse.samplers.ddrm import DDRM
 from inverse.samplers.diffusion import DiffusionSampler
 from inverse.samplers.grids import ddpm_linear
@@ -110,8 +111,8 @@ def red_diff(steps: int = 100) -> RedDiff:
     return RedDiff(steps=steps)
 
 
-def split_gibbs(steps: int = 180) -> Sampler:
-    """Exact split Gibbs, started from the learned covariance; 8 evaluations a sweep."""
+def split_gibbs(steps: int = 90) -> Sampler:
+    """Exact split Gibbs, started from the learned covariance; 4 evaluations a sweep."""
     return SplitGibbs().with_steps(steps)
 
 
@@ -140,6 +141,11 @@ def mcgdiff(steps: int = 6400) -> Sampler:
     return MCGDiff().with_steps(steps)
 
 
+def daps_published(steps: int = 1000) -> Sampler:
+    """DAPS with all constants of its authors: Langevin steps, and a likelihood far surer than the noise."""
+    return daps_constants().with_steps(steps)
+
+
 METHODS: dict[str, Callable[..., Sampler]] = {
     "learned-covariance": learned_covariance,
     "spectral-covariance": spectral_covariance,
@@ -162,6 +168,7 @@ METHODS: dict[str, Callable[..., Sampler]] = {
     "mcgdiff": mcgdiff,
     "pnp-dm": pnp_dm,
     "daps": daps,
+    "daps-published": daps_published,
 }
 
 

@@ -6,7 +6,12 @@
 is the limit sigma_y = 0 of all conditionings by a Gaussian, and takes sigma_y for 0 whatever it is: noise in the data
 goes into the image as it is, amplified where A is small. For data with noise the same authors have DDNM+, which is
 `DDRM` at its eta_b = 1. The pseudo-inverse is applied by conjugate gradients, whose tolerance cuts off what would be
-amplified most. No uncertainty remains in what was measured; at every sigma, as it plays no part.
+amplified most. No uncertainty remains in what was measured; at every sigma, as it plays no part. Published with
+eta 0.85 and the unconditioned direction: `DDIM(0.85, "dds", "unconditioned")`.
+
+Certificate (experiments/exactness.py): data with noise, for which it is not meant. Gaussian inpainting, 100
+evaluations: mean off by 0.30 posterior standard deviations, no variance where it was seen and 0.48 of it elsewhere, W2
+10.1 x floor, coverage .35; Gaussian blur, whose inverse amplifies the noise: 127 x, .00.
 """
 
 from __future__ import annotations

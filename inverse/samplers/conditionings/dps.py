@@ -10,8 +10,14 @@ ancestral steps move by (1 - sigma'^2/sigma^2) times what the estimate moves, th
 
     D_y = D - zeta / (alpha alpha' (1 - sigma'^2/sigma^2)) grad_x
 
-and `DDIM(eta=1.0)` makes the published algorithm of it. It does not know sigma_y, is exact for no problem, and its
-limit depends on zeta and on the number of steps: the shift does not shrink with the step. The data may be nonlinear.
+and `DDIM(eta=1.0)` makes the published algorithm of it. It does not know sigma_y, which may be 0, and is exact for no
+problem; as the shift does not shrink with the step, what it tends to depends on zeta and on the grid. At large sigma
+the gradient is that of the linear regression of x0 on x. The data may be nonlinear.
+
+Certificate (experiments/exactness.py): Gaussian inpainting, 1000 evaluations on the published grid, zeta 1: mean off by
+0.45 posterior standard deviations, variance 3.5 of what was seen and 0.27 of what was not, W2 17.5 x floor, coverage
+.63; zeta 0.3: W2 12.1 x, coverage .51. Two modes (fixture B1): W1 .41 and .76, the likelihood with 200 evaluations .30;
+prior draws .34.
 """
 
 from __future__ import annotations

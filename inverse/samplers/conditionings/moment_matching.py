@@ -14,6 +14,11 @@ A draw of x0 given x and y (integrator `Bridge`) costs one solve and one C^(1/2)
 For Gaussian images this is exact at any number of steps. sigma_y = 0 is a limit that works; the solves then stop at the
 residual that `rtol` names relative to the misfit, for want of a noise to compare it with. For large sigma C is the
 covariance of the images, and one step does the work of all.
+
+Certificate (experiments/exactness.py): Gaussian inpainting, blur and denoising with the bridge, draw_last=True: two
+levels (25, 0.2), at most 70, 62 and 51 backward passes in all: W2 0.98, 1.01 and 1.01 x floor, coverage .90; default
+grid, 2 evaluations: 1.04 x; 5 evaluations: 1.01 x. Ancestral, 100 evaluations: 1.6 x; with one iteration, as published,
+7.5 x, 13.8 x and 3.9 x. Two modes (fixture B1), whose x0 given x is not Gaussian: W1 .06 with 50 evaluations.
 """
 
 from __future__ import annotations

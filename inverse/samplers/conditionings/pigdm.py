@@ -6,7 +6,13 @@
 9, the guidance unscaled, as Bayes' rule has it). The data meet two covariances of x0 given x: r^2 I inside the inverse,
 sigma^2 J, the true one, outside of it; where these are the same it is exact. sigma_y = 0 is a limit that works: D_y =
 D + (sigma^2/r^2) J^T A^+ (y - A D). For large sigma D_y tends to m + C A^H (s^2 A A^H + sigma_y^2 I)^-1 (y - A m), m
-and C mean and covariance of the images, s^2 their mean variance.
+and C mean and covariance of the images, s^2 their mean variance: what varies more than s^2 is overshot, and few steps
+then diverge on it.
+
+Certificate (experiments/exactness.py): Gaussian inpainting, 100 evaluations, ancestral: mean off by 0.26 posterior
+standard deviations, W2 8.0 x floor, coverage .88; with data_std = 1 15.8 x, .96; the ODE 12.8 x and 29 x. Gaussian
+blur: 4.0 x, but 32 x with 20 evaluations. Two modes (fixture B1), 100 evaluations: W1 .05, with data_std = 1 .04, the
+ODE .34 and .26.
 """
 
 from __future__ import annotations
@@ -30,8 +36,10 @@ class PiGDM(Conditioning):
     """Conditioning of PiGDM; one evaluation and one backward pass a step, and one solve by conjugate gradients.
 
     Args:
-        data_std: s of r^2 = sigma^2 s^2 / (sigma^2 + s^2); 1 is the paper's. None is the prior's own error,
-            r^2 = `prior.mse(sigma)`.
+        data_std: s of r^2 = sigma^2 s^2 / (sigma^2 + s^2); 1 is the paper's, None the standard deviation of the
+            prior's images.
+        error: take the prior's own error r^2 = `prior.mse(sigma)` instead. Better for Gaussian images; real ones are
+            mostly air, which is certain, so that where something is r^2 is far below sigma^2 J and the steps diverge.
         iterations: cap on the iterations of conjugate gradients.
         rtol: relative residual at which they stop.
 
@@ -40,6 +48,7 @@ class PiGDM(Conditioning):
     """
 
     data_std: float | None = None
+    error: bool = False
     iterations: int = 100
     rtol: float = 1e-3
 
@@ -51,9 +60,10 @@ class PiGDM(Conditioning):
 
     def variance(self, prior: Denoiser, sigma: float) -> float:
         """r^2 at one noise level."""
-        if self.data_std is None:
+        if self.error:
             return prior.mse(sigma)
-        return (sigma * self.data_std) ** 2 / (sigma**2 + self.data_std**2)
+        s = self.data_std or prior.data_std
+        return (sigma * s) ** 2 / (sigma**2 + s**2)
 
     def estimate(
         self,
