@@ -131,11 +131,12 @@ def squared_exponential(training: int = TRAINING) -> tuple[GaussianPrior, dict[s
     What is known of it: the covariance itself, by its modes along each axis; the same measured on draws; and waves
     measured on draws, as for priors of images of any size. The measured ones come with the exact variance per pixel.
     """
-    distance = torch.arange(SIZE, dtype=DOUBLE)[:, None] - torch.arange(SIZE, dtype=DOUBLE)
-    along = torch.exp(-(distance**2) / (2 * CORRELATION**2))
-    covariance = torch.kron(along, along) + NUGGET * torch.eye(SIZE**2, dtype=DOUBLE)
+    rows, columns = np.divmod(np.arange(SIZE**2), SIZE)
+    squares = (rows[:, None] - rows) ** 2 + (columns[:, None] - columns) ** 2
+    covariance = torch.from_numpy(np.exp(-squares / (2 * CORRELATION**2)) + NUGGET * np.eye(SIZE**2))
     prior = GaussianPrior(torch.zeros(SIZE, SIZE, dtype=DOUBLE), covariance)
-    values, vectors = torch.linalg.eigh(along)
+    distance = torch.arange(SIZE, dtype=DOUBLE)[:, None] - torch.arange(SIZE, dtype=DOUBLE)
+    values, vectors = torch.linalg.eigh(torch.exp(-(distance**2) / (2 * CORRELATION**2)))
     axis, values = vectors.flip(1).mT, values.flip(0)
     exact = ExactSpectrum(values[:, None] * values + NUGGET, LearnedModes(axis, axis))
     return prior, {

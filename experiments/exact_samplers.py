@@ -127,6 +127,9 @@ COVARIANCES: dict[str, Offer] = {
     "learned covariance x ancestral": Offer(on(EXACT, SDE), (20, 100), ALL[:1]),
     "spectrum alone x bridge": Offer(on(LearnedCovariance(variance=False), DRAWS), (5, 20), ALL[1:2]),
     "variance alone x bridge": Offer(on(LearnedCovariance(spectrum=False), DRAWS), (20, 50)),
+    "moment matching x bridge, levels 25 and 0.2": Offer(
+        own(DiffusionSampler(MomentMatching(), DRAWS, grid=(25.0, 0.2, 0.0))), OWN
+    ),
     "moment matching x bridge": Offer(on(MomentMatching(), DRAWS), (2, 5, 50)),
     "moment matching x ancestral": Offer(on(MomentMatching(), SDE), (20, 100)),
     "moment matching x ODE": Offer(on(MomentMatching(), ODE), (20, 100)),
@@ -153,7 +156,7 @@ SCALARS: dict[str, Offer] = {
     "PiGDM, data_std 1, x ODE": Offer(on(PiGDM(1.0), ODE)),
     "DiffPIR, lambda 1, zeta 1": Offer(on(DiffPIR(1.0), DDIM(1.0, "dds"))),
     "DiffPIR, published, lambda 7, zeta 0.3, 100": Offer(published(DiffPIR(7.0), DDIM(0.3**0.5, "dds"), 100), OWN),
-    "DDNM, eta 0.85": Offer(on(DDNM(), DDIM(0.85))),
+    "DDNM, published direction": Offer(on(DDNM(), DDIM(0.85, "dds", "unconditioned"))),
     "DPS, published, zeta 0.3, 1000": Offer(published(DPS(0.3), SDE, 1000), OWN),
     "DPS, published, zeta 1, 1000": Offer(published(DPS(1.0), SDE, 1000), OWN),
     "DDRM": Offer(lambda steps: DDRM(steps=steps)),

@@ -64,15 +64,14 @@ def lanczos(
     Reference: Druskin and Knizhnerman, "Two polynomial methods of calculating functions of symmetric matrices", USSR
     Comput. Math. Math. Phys. 29, 1989. The solve is Saad, "Iterative methods for sparse linear systems", 2003, 6.7.1.
     """
-    start = flat_real(b, batch_dims)
-    length = norm(b, batch_dims)
+    start, length = flat_real(b, batch_dims), norm(b, batch_dims)
     failed = ~torch.isfinite(length)
     active = ~failed & (length > 0)
-    basis = [torch.where(active.unsqueeze(-1), start / length.unsqueeze(-1), 0)]
+    basis = [_divided(start, length, active)]
     iterations = torch.zeros_like(active, dtype=torch.long)
-    tiny = 8 * torch.finfo(start.dtype).eps
+    smallest = 8 * torch.finfo(start.dtype).eps
     diagonal: list[Tensor] = []
-    off: list[Tensor] = []
+    beside: list[Tensor] = []
     weights = torch.zeros((*active.shape, 0), dtype=torch.float64, device=b.device)
     for _ in range(min(max_iterations, start.shape[-1])):
         if not bool(active.any()):
@@ -82,32 +81,43 @@ def lanczos(
         active = active & ~failed
         w = torch.where(active.unsqueeze(-1), w, 0)
         diagonal.append(torch.linalg.vecdot(basis[-1], w).double())
-        for _ in range(2):  # once leaves what rounding takes from the subtraction
-            for q in basis:
-                w = w - torch.linalg.vecdot(q, w).unsqueeze(-1) * q
+        w = _orthogonal(w, basis)
         beta = torch.linalg.vector_norm(w, dim=-1)
         before = pad(weights, (0, 1))
-        weights = torch.where(active.unsqueeze(-1), _first_column(function, diagonal, off), before)
+        weights = torch.where(active.unsqueeze(-1), _first_column(function, diagonal, beside), before)
         iterations += active
+        left, whole = (weights - before).norm(dim=-1), weights.norm(dim=-1)
         if residual:
-            active = active & (beta * weights[..., -1].abs() > rtol)
-        else:
-            active = active & ((weights - before).norm(dim=-1) > rtol * weights.norm(dim=-1))
-        active = active & (beta > tiny * diagonal[-1].abs())  # else the space is invariant, and x exact
-        off.append(beta.double())
-        basis.append(torch.where(active.unsqueeze(-1), w / beta.unsqueeze(-1), 0))
+            left, whole = beta * weights[..., -1].abs(), torch.ones_like(whole)
+        # Where beta is rounding the space is invariant, and x exact.
+        active = active & (left > rtol * whole) & (beta > smallest * diagonal[-1].abs())
+        beside.append(beta.double())
+        basis.append(_divided(w, beta, active))
     weights = torch.where(failed.unsqueeze(-1), torch.nan, length.unsqueeze(-1) * weights)
     x = torch.zeros_like(start).masked_fill_(failed.unsqueeze(-1), torch.nan)
-    for k in range(weights.shape[-1]):
-        x += weights[..., k, None].to(x.dtype) * basis[k]
+    for weight, q in zip(weights.unbind(-1), basis, strict=False):
+        x += weight.unsqueeze(-1).to(x.dtype) * q
     return LanczosResult(unflat_real(x, b), weights, iterations)
 
 
-def _first_column(function: Callable[[Tensor], Tensor], diagonal: list[Tensor], off: list[Tensor]) -> Tensor:
+def _divided(v: Tensor, length: Tensor, active: Tensor) -> Tensor:
+    """v / length of the samples still active, 0 of the others."""
+    return torch.where(active.unsqueeze(-1), v / length.unsqueeze(-1), 0)
+
+
+def _orthogonal(w: Tensor, basis: list[Tensor]) -> Tensor:
+    """w without its part in the space of the basis."""
+    for _ in range(2):  # once leaves what rounding takes from the subtraction
+        for q in basis:
+            w = w - torch.linalg.vecdot(q, w).unsqueeze(-1) * q
+    return w
+
+
+def _first_column(function: Callable[[Tensor], Tensor], diagonal: list[Tensor], beside: list[Tensor]) -> Tensor:
     """f(T) e_1 (*batch, products), T with the given diagonal and the same beside it on both sides."""
     t = torch.diag_embed(torch.stack(diagonal, -1))
-    if off:
-        beside = torch.stack(off, -1)
-        t = t + torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
+    if beside:
+        off = torch.stack(beside, -1)
+        t = t + torch.diag_embed(off, 1) + torch.diag_embed(off, -1)
     values, vectors = torch.linalg.eigh(t)
     return (vectors * (function(values) * vectors[..., 0, :]).unsqueeze(-2)).sum(-1)

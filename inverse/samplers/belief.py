@@ -36,11 +36,14 @@ class Belief(ABC):
         problem: data, operator and noise level above 0, one row per particle.
         mean: D (rows, *in_shape).
         factor: L, with the standard deviation `std` of a `CovarianceFactor`, for all rows or one each.
+        pull: A^H (y - A D) / sigma_y^2, where it is known.
     """
 
-    def __init__(self, problem: Problem, mean: Tensor, factor: Any):
+    def __init__(self, problem: Problem, mean: Tensor, factor: Any, pull: Tensor | None = None):
         self.problem, self.mean, self.factor = problem, mean, factor
-        self.pull = (problem.adjoint_y - problem.gram(mean)) / problem.sigma_y**2  # A^H (y - A D) / sigma_y^2
+        if pull is None:
+            pull = (problem.adjoint_y - problem.gram(mean)) / problem.sigma_y**2
+        self.pull = pull
 
     def log_likelihood(self, clue: Tensor | None = None, weight: float = 0.0) -> Tensor:
         """log p(y), or log p(y | x') (rows,), double precision; see the class for constants left out.
@@ -104,14 +107,16 @@ class SharedBelief(Belief):
         iterations: cap on the iterations.
     """
 
-    def __init__(self, problem: Problem, mean: Tensor, factor: Any, tolerance: float, iterations: int):
-        super().__init__(problem, mean, factor)
+    def __init__(
+        self, problem: Problem, mean: Tensor, factor: Any, tolerance: float, iterations: int, pull: Tensor | None = None
+    ):
+        super().__init__(problem, mean, factor, pull)
         self.tolerance, self.iterations = tolerance, iterations
 
     def take(self, rows: Tensor, problem: Problem) -> SharedBelief:
         """The belief of some of the particles."""
         taken = replace(self.factor, std=taken_std(self.factor, rows))
-        return SharedBelief(problem, self.mean[rows], taken, self.tolerance, self.iterations)
+        return SharedBelief(problem, self.mean[rows], taken, self.tolerance, self.iterations, self.pull[rows])
 
     def draw(self, random: ParticleRandom) -> Tensor:
         """x0 given the data (rows, *in_shape), by one perturbed solve."""
@@ -153,13 +158,14 @@ class OwnBelief(Belief):
         gram: A^H A as a matrix, from `dense_gram`.
     """
 
-    def __init__(self, problem: Problem, mean: Tensor, factor: Any, gram: Tensor):
-        super().__init__(problem, mean, factor)
+    def __init__(self, problem: Problem, mean: Tensor, factor: Any, gram: Tensor, pull: Tensor | None = None):
+        super().__init__(problem, mean, factor, pull)
         self.gram = gram
 
     def take(self, rows: Tensor, problem: Problem) -> OwnBelief:
         """The belief of some of the particles."""
-        return OwnBelief(problem, self.mean[rows], replace(self.factor, std=taken_std(self.factor, rows)), self.gram)
+        taken = replace(self.factor, std=taken_std(self.factor, rows))
+        return OwnBelief(problem, self.mean[rows], taken, self.gram, self.pull[rows])
 
     def draw(self, random: ParticleRandom) -> Tensor:
         """x0 given the data (rows, *in_shape): z ~ N(M^-1 b, M^-1) by the root of M."""

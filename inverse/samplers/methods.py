@@ -67,7 +67,7 @@ def dds_published(steps: int = 50) -> DiffusionSampler:
 
 
 def moment_matching(steps: int = 5) -> DiffusionSampler:
-    """The exact covariance by Jacobian products, and the bridge; up to 101 backward passes a step."""
+    """The exact covariance by Jacobian products, and the bridge; up to 100 backward passes a step."""
     return DiffusionSampler(MomentMatching(), Bridge(), steps, largest=2.0, antithetic=True)
 
 
@@ -77,7 +77,7 @@ def tmpd(steps: int = 100) -> DiffusionSampler:
 
 
 def pigdm(steps: int = 100) -> DiffusionSampler:
-    """PiGDM, ancestral, with the prior's own error for r^2."""
+    """PiGDM, ancestral."""
     return DiffusionSampler(PiGDM(), DDIM(eta=1.0), steps, largest=2.0, antithetic=True)
 
 
@@ -97,8 +97,8 @@ def diffpir_published(steps: int = 100) -> DiffusionSampler:
 
 
 def ddnm(steps: int = 100) -> DiffusionSampler:
-    """DDNM, for data without noise, eta 0.85."""
-    return DiffusionSampler(DDNM(), DDIM(eta=0.85, convention="dds"), steps)
+    """DDNM as published, for data without noise: eta 0.85, the unconditioned noise direction."""
+    return DiffusionSampler(DDNM(), DDIM(eta=0.85, convention="dds", direction="unconditioned"), steps)
 
 
 def ddrm(steps: int = 20) -> DDRM:

@@ -4,8 +4,8 @@
 
 (Boys, Girolami, Pidstrigach, Reich, Mosca and Akyildiz, Tweedie moment projected diffusions for inverse problems, 2023,
 the row-sum approximation of their equation 9). Two backward passes in the place of a solve. It is exact where A C A^H
-is diagonal, and over-weighs the data where their correlations cancel in the sum: in k-space of several coils it is of no
-use. Row sums count by their magnitude. sigma_y = 0 divides by them alone, and leaves data out whose row sum is 0. At
+is diagonal, and over-weighs the data where their correlations cancel in the sum: in k-space of several coils it is of
+no use. Row sums count by their magnitude. sigma_y = 0 divides by them alone, and leaves data out whose row sum is 0. At
 large sigma C is the covariance of the images.
 
 Certificate (experiments/exactness.py): Gaussian inpainting, 100 evaluations, ancestral: mean off by 0.29 posterior
