@@ -71,6 +71,16 @@ def test_facts_and_tables_come_back(saved: Path) -> None:
     assert "tiny" in repr(prior)
 
 
+def test_learned_modes_come_back(tmp_path: Path) -> None:
+    axes = (torch.linalg.qr(torch.randn(n, n, dtype=torch.complex64, generator=torch.Generator()))[0] for n in (4, 6))
+    given = Calibration(tables().sigma, tables().mse, torch.rand(len(tables().sigma), 4, 6) + 0.1, *axes)
+    save_prior(tmp_path / "modes.safetensors", make_network(), FACTS, given)
+    read = load_prior(tmp_path / "modes.safetensors").calibration
+    assert read is not None and read.rows is not None
+    for key in ("power", "rows", "columns"):
+        assert torch.equal(getattr(read, key), getattr(given, key)), key
+
+
 def test_without_tables_the_error_is_that_of_a_gaussian(tmp_path: Path) -> None:
     save_prior(tmp_path / "bare.safetensors", make_network(), FACTS, None)
     prior = load_prior(tmp_path / "bare.safetensors")
