@@ -9,10 +9,10 @@ for a stationary Gaussian prior. No gradient through the network, one transform 
 
 With the integrator `Bridge`, x0 is a draw from N(D_y, C_y), C_y the covariance after the data.
 
-Certificate (experiments/exactness.py), with `Bridge(draw_last=True)`: Gaussian inpainting, 2 evaluations: W2 1.02 x floor
-with the covariance known, 1.04 x measured on draws in learned modes, coverage .90; with its own tolerances and the
-innovation, 5 evaluations: 1.03 x; measured in radial waves, 2.8 x at 5 and 1.95 x at 20, coverage .90; ancestral steps
-4.2 x at 20; prior draws 316 x. Two modes on the line, 50 evaluations: W1 .04 to .06 (prior draws .33).
+Certificate (experiments/exactness.py), with `Bridge(draw_last=True)`: Gaussian inpainting, 2 evaluations: W2 1.02 x
+floor with the covariance known, 1.04 x measured on draws in learned modes, coverage .90; with its own tolerances and
+the innovation, 5 evaluations: 1.03 x; measured in radial waves, 2.8 x at 5 and 1.95 x at 20, coverage .90; ancestral
+steps 4.2 x at 20; prior draws 316 x. Two modes on the line, 50 evaluations: W1 .04 to .06 (prior draws .33).
 """
 
 from __future__ import annotations
