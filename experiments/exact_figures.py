@@ -65,6 +65,7 @@ def measure(
         "backward": (work.nfe_backward, ""),
         "CG iterations": (float(work.cg_iterations), ""),
         "seconds": (seconds, "s"),
+        "samples": (samples, ""),
     }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tables import Column, Table, pivot
+from collections.abc import Sequence
+
+from tables import Column, Row, Table, pivot
 
 GAUSSIAN = (
     Column("mean error", "mean error, sd", 2),
@@ -14,6 +16,7 @@ GAUSSIAN = (
     Column("backward", "backward", 0),
     Column("CG iterations", "CG iterations", 0),
     Column("seconds", "s", 1),
+    Column("samples", "samples", 0),
 )
 LINE = (
     Column("W1", "W1", 3),
@@ -23,10 +26,13 @@ LINE = (
     Column("coverage", "coverage of 90 %", 3),
     Column("evaluations", "forward", 0),
     Column("backward", "backward", 0),
+    Column("samples", "samples", 0),
 )
+CROSSED = {"W2": "W2 / floor", "coverage": "coverage of 90 %"}
 
 TEXT = """Denoisers are exact, so that what is left is the sampler's own error. Samples: 2000 images, 20000 on the
-line, or a tenth to a half of that for what takes long.
+line, or fewer for what takes long, whose floor is higher and ratio to it smaller: W2 of n exact draws is
+proportional to n^(-1/2).
 
 - mean error: root mean square over the pixels of (mean of the samples - exact mean) / exact standard deviation;
 - variance: of the samples over the exact one, in the seen and in the hidden directions (blur: upper and lower half of
@@ -53,10 +59,21 @@ What it says:
 
 
 def report(table: Table) -> None:
-    """Write the Markdown file, one table for each problem."""
+    """Write the Markdown file, one table for each problem; with two axes for conditionings x integrators."""
     sections = []
     for case in dict.fromkeys(row.case for row in table.rows):
         rows = [row for row in table.rows if row.case == case]
-        columns = LINE if any(row.metric == "W1" for row in rows) else GAUSSIAN
-        sections.append(pivot(rows, columns, heading=case))
+        methods = dict.fromkeys(row.method for row in rows)
+        if "exact draws" in methods:
+            sections.append(pivot(rows, LINE if any(row.metric == "W1" for row in rows) else GAUSSIAN, heading=case))
+        else:
+            sections += [_crossed(rows, metric, f"{case}: {title}") for metric, title in CROSSED.items()]
     table.write_markdown("The certificate: samplers against exact posteriors", TEXT, sections)
+
+
+def _crossed(rows: Sequence[Row], metric: str, heading: str) -> str:
+    """Integrators as lines, conditionings as columns."""
+    pairs = [(row.method.split(" x "), row) for row in rows if row.metric == metric]
+    turned = [Row(row.case, integrator, conditioning, row.value, row.unit) for (conditioning, integrator), row in pairs]
+    columns = [Column(name, name, 2) for name in dict.fromkeys(row.metric for row in turned)]
+    return pivot(turned, columns, heading=heading).replace("| method |", "| integrator |", 1)

@@ -330,7 +330,8 @@ def test_methods_have_names(name):
     prior = stationary((8, 6))
     sampler, reason = choose(name, prior)
     assert reason == "by name" and choose(sampler, prior) == (sampler, "given")
-    assert choose(name, prior, 10)[0].evaluations() == 10 and choose(sampler, prior, 10)[0].evaluations() == 10
+    for chosen in (choose(name, prior, 640)[0], choose(sampler, prior, 640)[0]):
+        assert 600 <= chosen.evaluations() <= 640  # whole sweeps, and one level of 64 particles, are the coarsest steps
 
 
 def test_auto_takes_the_learned_covariance_and_says_why():
