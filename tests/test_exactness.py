@@ -283,6 +283,19 @@ def test_every_offer_can_be_made() -> None:
             assert made.evaluations() > 0
 
 
+def test_every_conditioning_runs_with_every_integrator(bench) -> None:
+    """Or is refused in one line, as draws are that a conditioning cannot make; steps may be as few as four."""
+    few = Bench(bench("Gaussian inpainting").problem, 3)
+    for rule, knows in samplers.CONDITIONINGS.values():
+        for how in samplers.INTEGRATORS.values():
+            if how.draws and not rule.draws:
+                with pytest.raises(inverse.InputError, match="draws"):
+                    DiffusionSampler(rule, how, 4)
+            else:
+                found = few.run(DiffusionSampler(rule, how, 4), knows)
+                assert math.isfinite(found["mean error"]) and found["evaluations"] <= 5
+
+
 def test_the_command_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(exactness, "Table", partial(tables.Table, folder=tmp_path))
     monkeypatch.setattr(sys, "argv", ["exactness.py", "--only", "fixture A2"])
@@ -296,6 +309,10 @@ def test_the_command_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, capsys)
     exactness.main()
     assert (tmp_path / "exactness.csv").read_text() == first
     assert capsys.readouterr().out.count("fixture A2, exact draws:") == 1
+    other = first.replace("data,", "data,1")
+    (tmp_path / "exactness.csv").write_text(other)
+    with pytest.raises(SystemExit, match="other data"):
+        exactness.main()
 
 
 def test_a_sampler_that_cannot_solve_a_problem_has_no_row() -> None:

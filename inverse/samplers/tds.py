@@ -77,8 +77,8 @@ class TDS(Sampler):
         object.__setattr__(self, "grid", checked_particles(self.steps, self.particles, self.threshold, self.grid))
 
     def with_steps(self, steps: int) -> TDS:
-        """The same sampler on its default grid with at most so many evaluations, at least one a particle."""
-        return replace(self, steps=steps, grid=None)
+        """The same sampler on its default grid with at most so many evaluations, with fewer particles if need be."""
+        return replace(self, steps=steps, particles=min(self.particles, steps), grid=None)
 
     def evaluations(self) -> int:
         """Network evaluations per sample, each with a backward pass."""

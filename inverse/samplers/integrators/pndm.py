@@ -64,24 +64,27 @@ class PNDM(Integrator):
         """x at every level after the first."""
         nodes: deque[Node] = deque(maxlen=self.order)
         plms = ipndm(self.order)
-        for sigma, sigma_next in pairwise(path.levels):
+        after = [*path.levels[2:], 0.0]  # where an evaluation at the end of a step would lead
+        for (sigma, sigma_next), following in zip(pairwise(path.levels), after, strict=True):
             estimate = path.estimate(x, sigma, sigma_next).x0
             if sigma_next == 0:
                 yield estimate
                 return
             nodes.appendleft((sigma, (x - estimate) / sigma))
             if len(nodes) < self.order:
-                x = self._start(path, x, nodes[0][1], sigma, sigma_next)
+                x = self._start(path, x, nodes[0][1], (sigma, sigma_next, following))
             else:
                 x = plms.move(x, nodes, sigma, sigma_next)
             yield x
 
-    def _start(self, path: Path, x: Tensor, first: Tensor, sigma: float, sigma_next: float) -> Tensor:
-        """One Runge-Kutta step, of which only the first slope is kept."""
+    def _start(self, path: Path, x: Tensor, first: Tensor, levels: tuple[float, float, float]) -> Tensor:
+        """One Runge-Kutta step from the first level to the second, of which only the first slope is kept."""
+        sigma, sigma_next, following = levels
 
         def slope(level: float, before: Tensor) -> Tensor:
             there = x + (level - sigma) * before
-            return (there - path.estimate(there, level, sigma_next).x0) / level
+            leads_to = sigma_next if level > sigma_next else following
+            return (there - path.estimate(there, level, leads_to).x0) / level
 
         if self.order == 2:
             return x + (sigma_next - sigma) * (first + slope(sigma_next, first)) / 2
