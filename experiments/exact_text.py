@@ -55,7 +55,11 @@ What it says:
 - Ancestral steps lack variance at few evaluations; deterministic ones gain with the order of the integrator.
 - An isotropic covariance (DDS, DiffPIR, DAPS) leads to a limit that is not the posterior, at any number of
   evaluations.
-- For images, not samples, the last step is a mean: right in the mean, too narrow in its spread."""
+- For images, not samples, the last step is a mean: right in the mean, too narrow in its spread.
+
+The rows of the Gaussian problems and of conditionings x integrators were measured on another draw of the data than the
+one that the command draws now; the stationary problems and the samplers of deepinv are still to be measured.
+"""
 
 
 def report(table: Table) -> None:

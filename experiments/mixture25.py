@@ -75,8 +75,9 @@ tell from so few; figures of the samples of one y against as many exact draws, m
 
 All samplers use one grid of levels, from where the mixture looks like one Gaussian to a tenth of the width of a mode.
 Denoisers are exact. `calibrated` samplers (learned covariance and twisted) know the spectrum of the prior's error as
-well, measured on draws, as a learned prior's is; `variance` is the variance per pixel alone. Without weights no sampler
-finds the modes: a Gaussian is not what x0 given x is, as long as x may belong to several modes."""
+well, measured on draws, as a learned prior's is; `variance` is the variance per pixel alone. A Gaussian is not what x0
+given x is, as long as x may belong to several modes: samplers without weights give the modes wrong shares, the more so
+the less was measured, whatever they know of the covariance."""
 
 
 class IsotropicMixture(Denoiser):
