@@ -48,7 +48,7 @@ PLAIN = "plain"
 UNTABLED = "no table"
 """The exact denoiser alone: its error is taken for sigma^2 s^2/(sigma^2 + s^2), as where a prior was not calibrated."""
 ALL = ("exact", "calibrated", "calibrated waves", "calibrated in 32 bins")
-TIGHT = {"iterations": 300, "rtol": 1e-4}
+TIGHT = {"iterations": 300, "rtol": 1e-4, "tolerance": 0.0}
 FEW, OWN = (20, 100), (0,)
 
 

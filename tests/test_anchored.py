@@ -189,7 +189,7 @@ def test_denoising_of_stationary_gaussians_is_exact(steps, dtype):
     prior = stationary((8, 6), dtype)
     truth = prior.sample(2, torch.Generator().manual_seed(4))
     problem = Problem.build(Identity((8, 6), dtype=dtype), observe(Identity((8, 6), dtype=dtype), truth, 0.3), 0.3)
-    sampler = DiffusionSampler(LearnedCovariance(innovation=False, rtol=1e-10), Anchored(), steps)
+    sampler = DiffusionSampler(LearnedCovariance(innovation=False, rtol=1e-10, tolerance=0.0), Anchored(), steps)
     levels, modes = sampler.levels(prior), prior.transform
     start = from_data(problem, prior, levels[0], SampleRandom(7, [(0, 0), (0, 1)]))
     mean = modes.inverse(prior.power / (prior.power + 0.09) * modes.forward(problem.y))

@@ -34,7 +34,7 @@ class CGResult:
     Attributes:
         x: solution, shape of b; of a sample that failed, the last good iterate.
         iterations: iterations each sample made, integer tensor (*batch).
-        residual: ||b - A x|| / ||b|| per sample by CG's recursion, real tensor (*batch).
+        residual: ||b - A x|| / ||b|| per sample by CG's recursion, in the norm of `precondition`, real tensor (*batch).
         codes: position of each sample's Status in `tuple(Status)`, integer tensor (*batch).
     """
 
@@ -61,7 +61,9 @@ def cg(
     x0: Tensor | None = None,
     *,
     batch_dims: int = 1,
-    rtol: float = 1e-3,
+    rtol: float | Tensor = 1e-3,
+    atol: float = 0.0,
+    precondition: Callable[[Tensor], Tensor] | None = None,
     max_iterations: int = 30,
     check_every: int | None = None,
 ) -> CGResult:
@@ -75,7 +77,12 @@ def cg(
         b: right-hand side (*batch, *shape), real or complex.
         x0: start, shape of b; costs one application. None starts from zero and saves it.
         batch_dims: how many leading dimensions count the samples, default 1; 0 for one sample without batch.
-        rtol: stop a sample when ||b - A x|| <= rtol ||b||; default 1e-3, below what a data step can use.
+        rtol: stop a sample when ||b - A x|| <= rtol ||b||; default 1e-3, below what a data step can use; a number, or
+            one per sample (*batch).
+        atol: stop a sample when ||b - A x|| <= atol; default 0.
+        precondition: r -> P r, Hermitian positive definite, sample by sample, near the inverse of A; one application
+            per iteration. Norms of residuals are then those of P, ||r||^2 = <r, P r>, which is near the energy of the
+            error, <x - x*, A (x - x*)>.
         max_iterations: limit per sample, default 30; 0 returns the start.
         check_every: iterations between looks at the device for "all samples done"; default 1 on the CPU, 4 elsewhere.
 
@@ -89,26 +96,50 @@ def cg(
         Not differentiable; at most max_iterations applications, one more with x0. Scalars in the real dtype of b.
 
     Reference: Hestenes and Stiefel, "Methods of conjugate gradients for solving linear systems", J. Res. NBS 49,
-    1952, section 3.
+    1952, section 3; preconditioned: Saad, "Iterative methods for sparse linear systems", 2003, algorithm 9.1.
     """
     _check_start(b, x0)
-    check_every = check_every or (1 if b.device.type == "cpu" else 4)
+
+    def system(v: Tensor) -> Tensor:
+        return flat_real(apply(unflat_real(v, b)), batch_dims)
+
+    def improved(r: Tensor) -> Tensor:
+        return r if precondition is None else flat_real(precondition(unflat_real(r, b)), batch_dims)
+
     rhs = flat_real(b, batch_dims)
     x = torch.zeros_like(rhs) if x0 is None else flat_real(x0, batch_dims).clone()
-    r = rhs if x0 is None else rhs - flat_real(apply(x0), batch_dims)
-    rr, bb = _dot(r, r), _dot(rhs, rhs)
-    scale = torch.where(bb > 0, bb, rr)
-    threshold = rtol**2 * scale
-    failed = torch.where(torch.isfinite(rr) & torch.isfinite(bb), 0, _NOT_FINITE)
+    r = rhs if x0 is None else rhs - system(x)
+    failed = torch.where(torch.isfinite(_dot(r, r)) & torch.isfinite(_dot(rhs, rhs)), 0, _NOT_FINITE)
+    r = torch.where((failed == 0).unsqueeze(-1), r, 0)  # else 0 * NaN would reach x
+    rr = _dot(r, improved(r))
+    bb = rr if x0 is None else _dot(rhs, improved(rhs))
+    scale = torch.where(failed == 0, torch.where(bb > 0, bb, rr), torch.nan)
+    threshold = (rtol**2 * scale).clamp(min=atol**2)
+    check_every = check_every or (1 if b.device.type == "cpu" else 4)
+    rr, iterations, failed = _iterate(system, improved, x, r, threshold, failed, max_iterations, check_every)
+    codes = torch.where((failed == 0) & (rr > threshold), _MAX_ITERATIONS, failed)  # 0 is CONVERGED
+    return CGResult(unflat_real(x, b), iterations, torch.where(scale == 0, 0, (rr / scale).sqrt()), codes)
+
+
+def _iterate(
+    system: Callable[[Tensor], Tensor],
+    improved: Callable[[Tensor], Tensor],
+    x: Tensor,
+    r: Tensor,
+    threshold: Tensor,
+    failed: Tensor,
+    max_iterations: int,
+    check_every: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loop; x and its residual r are overwritten. Returns <r, P r>, iterations, codes of failures."""
+    p = improved(r).clone()
+    rr = _dot(r, p)
     active = (failed == 0) & (rr > threshold)
     iterations = torch.zeros_like(failed)
-    r = torch.where((failed == 0).unsqueeze(-1), r, 0)  # else 0 * NaN would reach x
-    p = r.clone()
     for k in range(max_iterations):
         if k % check_every == 0 and not bool(active.any()):
             break
-        # apply may return its argument (identity): nothing below writes into q.
-        q = flat_real(apply(unflat_real(p, b)), batch_dims)
+        q = system(p)  # it may return its argument (identity): nothing below writes into q
         curvature = _dot(p, q)
         failed = torch.where(active, _failure(curvature), failed)
         active = active & (failed == 0)
@@ -116,14 +147,14 @@ def cg(
         q = torch.where(active.unsqueeze(-1), q, 0)  # 0 * NaN is NaN: a frozen sample must not see q
         x.addcmul_(alpha, p)
         r.addcmul_(alpha, q, value=-1)
-        rr_next = torch.where(active, _dot(r, r), rr)
+        z = improved(r)
+        rr_next = torch.where(active, _dot(r, z), rr)
         beta = torch.where(active, rr_next / rr, 0).unsqueeze(-1)
-        p = torch.addcmul(r, beta, p)
+        p = torch.addcmul(z, beta, p)
         iterations += active
         rr = rr_next
         active = active & (rr > threshold)
-    codes = torch.where(active, _MAX_ITERATIONS, failed)  # 0, where nothing failed, is CONVERGED
-    return CGResult(unflat_real(x, b), iterations, torch.where(scale == 0, 0, (rr / scale).sqrt()), codes)
+    return rr, iterations, failed
 
 
 def _check_start(b: Tensor, x0: Tensor | None) -> None:

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from inverse.linalg.cg import cg
-from inverse.linalg.inner import norm
 from inverse.samplers.particles import ParticleRandom, squares
 from inverse.samplers.problem import Problem
 
@@ -102,7 +101,7 @@ class SharedBelief(Belief):
 
     Args:
         problem, mean, factor: see `Belief`.
-        tolerance: residual of the balanced system at which a solve stops, where 1 is one standard deviation of x0 given
+        tolerance: norm of the residual at which a solve stops, where 1 is one standard deviation of x0 given
             the data: the error of draws, and the square root of that of log-likelihoods.
         iterations: cap on the iterations.
     """
@@ -131,23 +130,25 @@ class SharedBelief(Belief):
     def _solve(self, right: Tensor, weight: float, *, data: bool) -> tuple[Tensor, Tensor]:
         problem, factor = self.problem, self.factor
         precision = 1 / problem.sigma_y**2 if data else 0.0
-        scale = factor.balance(1.0, precision * problem.density + weight)
 
-        def system(u: Tensor) -> Tensor:
-            z = scale * u
+        def system(z: Tensor) -> Tensor:
             x = factor.apply(z)
             curved = weight * x
             if data:
                 curved = curved + precision * problem.gram(x)
-            return scale * (z + factor.adjoint(curved))
+            return z + factor.adjoint(curved)
 
-        right = scale * right
-        floor = 4 * torch.finfo(right.dtype).eps
-        relative = (self.tolerance / norm(right).clamp(min=self.tolerance)).clamp(min=floor)
-        solved = cg(system, right, rtol=relative, max_iterations=self.iterations)  # type: ignore[arg-type]
+        solved = cg(
+            system,
+            right,
+            precondition=factor.preconditioner(1.0, precision * problem.density + weight),
+            rtol=4 * torch.finfo(right.dtype).eps,
+            atol=self.tolerance,
+            max_iterations=self.iterations,
+        )
         if data:
             problem.work.count_cg(solved.iterations)
-        return scale * solved.x, torch.zeros(len(right), dtype=torch.float64, device=right.device)
+        return solved.x, torch.zeros(len(right), dtype=torch.float64, device=right.device)
 
 
 class OwnBelief(Belief):

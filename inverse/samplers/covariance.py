@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from inverse.errors import InputError
+from inverse.linalg.inner import scale_samples
 from inverse.linalg.transforms import LearnedModes, Modes
 from inverse.priors.calibration import Calibration
 from inverse.random import SampleRandom
@@ -34,9 +36,11 @@ class Isotropic:
         """r x."""
         return self.std * x
 
-    def balance(self, noise_variance: float, density: float) -> float:
-        """1: a multiple of the identity needs no scaling."""
-        return 1.0
+    def preconditioner(self, noise_variance: float, density: float) -> Callable[[Tensor], Tensor]:
+        """r -> r / (v + density r^2)."""
+        smallest = torch.finfo(torch.float32).tiny
+        total = torch.as_tensor(noise_variance + density * self.std**2).clamp(min=smallest)
+        return lambda r: r / total
 
     def scaled(self, k: Tensor) -> Isotropic:
         """The factor of k C, k one number per item."""
@@ -47,37 +51,78 @@ class Isotropic:
 class CovarianceFactor:
     """L = S V^(1/2) F^H diag(c_k^(1/2)), S the support; z lives in the modes, so that each way costs one transform.
 
+    Complex images may have one variance along a phase u (|u| = 1) and one across it, as those do that are nearly real
+    up to a smooth phase: L = u S (V_1^(1/2) Re + i V_2^(1/2) Im) F^H diag(c_k^(1/2)), linear over real numbers.
+
     Args:
         modes: the transform F.
-        std: V^(1/2) on the support, broadcastable to the image (items, *in_shape).
-        gain: c_k^(1/2) (H, W).
+        std: V^(1/2) on the support, broadcastable to the image (items, *in_shape); with a phase (items, *in_shape, 2),
+            along it and across it.
+        gain: c_k^(1/2) (H, W), or broadcastable to the modes (items, *in_shape).
+        phase: u (items, *in_shape); None: every phase is alike.
     """
 
     modes: Modes
     std: Tensor
     gain: Tensor
+    phase: Tensor | None = None
 
     def apply(self, z: Tensor) -> Tensor:
         """L z."""
-        return self.std * self.modes.inverse(self.gain * z)
+        x = self.modes.inverse(self.gain * z)
+        return self.std * x if self.phase is None else _by_parts(x, self.std).mul_(self.phase)
 
     def adjoint(self, x: Tensor) -> Tensor:
         """L^H x."""
-        return self.gain * self.modes.forward(self.std * x)
+        x = self.std * x if self.phase is None else _by_parts(self.phase.conj() * x, self.std)
+        return self.modes.forward(x).mul_(self.gain)
 
-    def balance(self, noise_variance: float, density: float) -> Tensor:
-        """(v + density c_k mean(V))^(-1/2): the diagonal of v I + L^H A^H A L, were A^H A = density I."""
-        spread = (self.std**2).flatten(1).mean(1).reshape(-1, *(1,) * (self.std.ndim - 1))
+    def preconditioner(self, noise_variance: float, density: float) -> Callable[[Tensor], Tensor]:
+        """v q^2 + p F W F^H p with q = 1 / (v + density V c_k), p = (density V c_k)^(1/2) q, V a typical variance.
+
+        W = V / variance where that is above V, else 1: (v I + density L^H L)^-1 if all variances are V, and for v = 0.
+        A density per frequency makes more iterations, not fewer: with samples missing A^H A is far from diagonal.
+        """
+        variance = self.std**2
+        axes = tuple(range(1, variance.ndim - (self.phase is not None)))
+        each = variance.sum(axes, keepdim=True) / (variance > 0).sum(axes, keepdim=True).clamp(min=1)
+        typical = each if self.phase is None else each.amax(-1, keepdim=True)
+        weight = torch.where(variance > typical, typical / variance, 1.0)
+        if self.phase is not None:
+            typical = typical[..., 0]
         smallest = torch.finfo(self.gain.dtype).tiny
-        return (noise_variance + density * self.gain**2 * spread).clamp(min=smallest).rsqrt()
+        signal = density * typical * self.gain**2
+        inverse = 1 / (noise_variance + signal).clamp(min=smallest)
+        direct, outer = noise_variance * inverse**2, signal.sqrt() * inverse
+
+        def improved(r: Tensor) -> Tensor:
+            x = self.modes.inverse(outer * r)
+            x = x.mul_(weight) if self.phase is None else _by_parts(x, weight)
+            return self.modes.forward(x).mul_(outer).add_(direct * r)
+
+        one_variance = weight.shape[1:].numel() == 1
+        return (lambda r: inverse * r) if one_variance else improved
 
     def scaled(self, k: Tensor) -> CovarianceFactor:
         """The factor of k C, k one number per item."""
-        return CovarianceFactor(self.modes, self.std * k.sqrt().reshape(-1, *(1,) * (self.std.ndim - 1)), self.gain)
+        return replace(self, std=scale_samples(k.sqrt(), self.std))
+
+
+def _by_parts(x: Tensor, weight: Tensor) -> Tensor:
+    """x, overwritten: its real and imaginary part times their own weights (*shape, 2)."""
+    torch.view_as_real(x).mul_(weight)
+    return x
 
 
 def draw(
-    problem: Problem, mean: Tensor, factor: Factor, random: SampleRandom, *, iterations: int, rtol: float
+    problem: Problem,
+    mean: Tensor,
+    factor: Factor,
+    random: SampleRandom,
+    *,
+    iterations: int,
+    rtol: float,
+    tolerance: float = 0.0,
 ) -> Tensor:
     """A draw of x0 given y, x0 ~ N(mean, C) before the data, by one perturbed solve.
 
@@ -91,6 +136,7 @@ def draw(
         random: source of e0 and e1.
         iterations: cap on the iterations of conjugate gradients.
         rtol: relative residual at which they stop; a truncated solve draws too little variance.
+        tolerance: error at which they stop as well, in posterior standard deviations.
 
     Source: perturb and optimise, Papandreou and Yuille 2010; Orieux, Feron and Giovannelli 2012.
     """
@@ -108,6 +154,7 @@ def draw(
         problem.sigma_y**2,
         iterations=iterations,
         rtol=rtol,
+        tolerance=tolerance,
         data_noise=data_noise,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from torch import Tensor
@@ -21,8 +22,8 @@ class Factor(Protocol):
         """L^H x."""
         ...
 
-    def balance(self, noise_variance: float, density: float) -> Tensor | float:
-        """Diagonal s such that s (v I + L^H A^H A L) s is near the identity, A^H A being about `density` I."""
+    def preconditioner(self, noise_variance: float, density: float) -> Callable[[Tensor], Tensor]:
+        """Near the inverse of v I + L^H A^H A L, Hermitian and positive definite, A^H A being about `density` I."""
         ...
 
     def scaled(self, k: Tensor) -> Factor:
@@ -39,12 +40,12 @@ def correction(
     *,
     iterations: int,
     rtol: float,
+    tolerance: float = 0.0,
     data_noise: Tensor | None = None,
 ) -> Tensor:
     """C A^H (A C A^H + v I)^-1 (y - A mean), v the noise variance, in the symmetric form with a unit-scale unknown.
 
-    L z with (v I + L^H A^H A L) z = L^H (A^H y - A^H A mean): v = 0 is a limit that works (projection). The diagonal
-    scaling z = s w is a Jacobi preconditioner that keeps the system symmetric.
+    L z with (v I + L^H A^H A L) z = L^H (A^H y - A^H A mean): v = 0 is a limit that works (projection).
 
     Args:
         problem: data and operator.
@@ -54,17 +55,20 @@ def correction(
         noise_variance: v, per real component.
         iterations: cap on the iterations.
         rtol: relative residual at which a sample stops; 0 runs all iterations.
+        tolerance: error of the solve at which a sample stops as well, in standard deviations of z given y (root mean
+            square): z given y has the covariance v (v I + L^H A^H A L)^-1, which the norm of residuals measures by.
         data_noise: A^H e for a draw e of the data's noise, taken off A^H y; None for the mean.
     """
     misfit = problem.adjoint_y - gram_mean
     if data_noise is not None:
         misfit = misfit - data_noise
-    s = factor.balance(noise_variance, problem.density)
     solved = cg(
-        lambda w: noise_variance * s**2 * w + s * factor.adjoint(problem.gram(factor.apply(s * w))),
-        s * factor.adjoint(misfit),
+        lambda z: noise_variance * z + factor.adjoint(problem.gram(factor.apply(z))),
+        factor.adjoint(misfit),
+        precondition=factor.preconditioner(noise_variance, problem.density),
         rtol=rtol,
+        atol=tolerance * (noise_variance * problem.unknowns) ** 0.5,
         max_iterations=iterations,
     )
     problem.work.count_cg(solved.iterations)
-    return factor.apply(s * solved.x)
+    return factor.apply(solved.x)

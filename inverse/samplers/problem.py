@@ -94,6 +94,11 @@ class Problem:
         y = torch.zeros((items, *shape), dtype=dtype, device=device)
         return cls(operator, y, 1.0, y, norm(y) ** 2, None, 0.0)
 
+    @property
+    def unknowns(self) -> int:
+        """Real numbers in one image, zeros outside the support included."""
+        return self.adjoint_y.shape[1:].numel() * (2 if self.adjoint_y.is_complex() else 1)
+
     def take(self, rows: Sequence[int]) -> Problem:
         """The problem whose items are the given rows of this one, with counters of its own."""
         index = torch.as_tensor(list(rows), device=self.y.device)

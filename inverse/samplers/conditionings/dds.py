@@ -33,7 +33,6 @@ class DDS(GaussianConditioning):
         gamma: weight of the data, units of 1 / (operator norm)^2; None is the noise-aware r^2(sigma) / sigma_y^2, with
             r^2 = `prior.mse(sigma)`. The paper's value is 5, with 5 iterations and rtol 0 (`method="dds-published"`);
             without noise it plays no part, and the iterations alone regularise.
-        innovation: scale r^2, per sample and step, by the innovation.
         iterations: cap on the iterations of conjugate gradients.
         rtol: relative residual at which they stop.
 

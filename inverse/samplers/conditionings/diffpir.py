@@ -33,7 +33,6 @@ class DiffPIR(GaussianConditioning):
     Args:
         weight: lambda; 1 is Bayes' rule while sigma is far below the spread of the images. Published: 1 for
             inpainting, 7 for blur, in code whose ranges of image and noise differ by a factor 2.
-        innovation: scale r^2, per sample and step, by the innovation.
         iterations: cap on the iterations of conjugate gradients.
         rtol: relative residual at which they stop.
 

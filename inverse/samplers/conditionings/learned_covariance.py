@@ -23,8 +23,10 @@ import torch
 from torch import Tensor
 
 from inverse.priors.base import Denoiser
+from inverse.random import SampleRandom
 from inverse.samplers.conditionings.gaussian import GaussianConditioning
 from inverse.samplers.covariance import CovarianceFactor, modes_of
+from inverse.samplers.innovation import corrected
 from inverse.samplers.problem import Problem
 
 
@@ -33,9 +35,11 @@ class LearnedCovariance(GaussianConditioning):
     """Conditioning by the learned covariance.
 
     Args:
-        innovation: scale C, per sample and step, by the innovation, which is near 1 when all fits.
+        innovation: correct C, per sample and step, by what the data show of it (`inverse.samplers.innovation`): its
+            scale, its spectrum, and for complex images how much of it lies along the phase.
         iterations: cap on the iterations of conjugate gradients.
         rtol: relative residual at which they stop; a truncated solve draws too little variance.
+        tolerance: error at which they stop as well, in standard deviations of x0 given x_sigma and y, root mean square.
         variance: use the prior's variance per pixel; False takes its mean squared error everywhere.
         spectrum: use the spectrum of the prior's error; False takes independent pixels.
 
@@ -44,7 +48,8 @@ class LearnedCovariance(GaussianConditioning):
     """
 
     innovation: bool = True
-    rtol: float = 2e-3
+    rtol: float = 1e-4
+    tolerance: float = 0.01
     variance: bool = True
     spectrum: bool = True
 
@@ -62,7 +67,13 @@ class LearnedCovariance(GaussianConditioning):
             problem.work.nfe += 1
         else:
             denoised = problem.denoise(prior, x, sigma)
-            scale = x.real.new_full((1, *x.shape[-2:]), prior.mse(sigma))
+            scale = x.real.new_full((1, 1, 1), prior.mse(sigma))
         if scale.ndim < x.ndim:
             scale = scale.unsqueeze(-3)
         return denoised, CovarianceFactor(modes, problem.restrict(scale.sqrt()), power.sqrt())
+
+    def corrected(
+        self, problem: Problem, denoised: Tensor, factor: CovarianceFactor, random: SampleRandom
+    ) -> tuple[CovarianceFactor, Tensor | None]:
+        """L as the data correct it, and the innovation per item."""
+        return corrected(problem, denoised, factor, random) if self.innovation else (factor, None)
