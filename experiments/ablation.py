@@ -26,7 +26,8 @@ SAMPLES, STEPS = 4, 16
 SHIPPED = METHODS["learned-covariance"](STEPS)
 VARIANTS: dict[str, DiffusionSampler] = {
     "as it ships": SHIPPED,
-    "solves to 1e-2": replace(SHIPPED, conditioning=LearnedCovariance(rtol=1e-2)),
+    "solves to 0.03 deviations": replace(SHIPPED, conditioning=LearnedCovariance(tolerance=0.03)),
+    "solves to 0.003 deviations": replace(SHIPPED, conditioning=LearnedCovariance(tolerance=0.003)),
     "no innovation": replace(SHIPPED, conditioning=LearnedCovariance(innovation=False)),
     "no draws": replace(SHIPPED, integrator=DDIM()),
     "from 25 standard deviations": replace(SHIPPED, largest=25.0),

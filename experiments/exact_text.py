@@ -56,9 +56,6 @@ What it says:
 - An isotropic covariance (DDS, DiffPIR, DAPS) leads to a limit that is not the posterior, at any number of
   evaluations.
 - For images, not samples, the last step is a mean: right in the mean, too narrow in its spread.
-
-The rows of the Gaussian problems and of conditionings x integrators were measured on another draw of the data than the
-one that the command draws now; the stationary problems and the samplers of deepinv are still to be measured.
 """
 
 

@@ -20,7 +20,7 @@ from memory import peak, reset_peak
 from pictures import Shown, draw
 from predictor_corrector import PredictorCorrector
 from restoration_cases import MASKS, OPERATORS, REAL_MASKS, Task, mri, real, restoration
-from tables import RESULTS, Column, Table, pivot
+from tables import RESULTS, Column, Row, Table, pivot
 from torch import Tensor
 
 import inverse
@@ -93,6 +93,7 @@ COLUMNS = (
     Column("seconds", "s a sample", 1),
     Column("peak memory", "peak memory, MiB", 0),
 )
+EACH = Column("seconds an evaluation", "s an evaluation", 3)
 
 
 def main() -> None:
@@ -185,25 +186,22 @@ def claims(options: argparse.Namespace, prior: inverse.priors.NetworkPrior, tabl
 
 
 def report(table: Table) -> None:
-    """Write the Markdown file: means over the slices for each problem."""
-    kinds = list(dict.fromkeys(row.case.split(", ", 1)[1] for row in table.rows if not row.case.startswith("claims")))
+    """Write the Markdown file: for each kind of problem means over its slices, and the first slice with all methods."""
+    found: dict[str, list[Row]] = {}
+    for row in table.rows:
+        subject, kind = row.case.split(", ", 1)
+        group = "claims: " if subject.startswith("claims") else "real scans, " if subject.startswith("real") else ""
+        found.setdefault(group + kind, []).append(row)
     sections = []
-    for kind in kinds:
-        rows = [row for row in table.rows if row.case.endswith(f", {kind}") and not row.case.startswith("claims")]
-        for label, part in (("", [r for r in rows if not r.case.startswith("real")]),
-                            ("real, ", [r for r in rows if r.case.startswith("real")])):  # fmt: skip
-            if part:
-                count = len({row.case for row in part})
-                whole = {m for m in ENTRIES if len({row.case for row in part if row.method == m}) == count}
-                for name, chosen in ((f"{count} slice(s)", [r for r in part if r.method in whole]),):
-                    sections.append(pivot(chosen, COLUMNS, methods=list(ENTRIES), heading=f"{label}{kind}, {name}"))
-                single = [r for r in part if r.case == part[0].case]
-                if count > 1:
-                    sections.append(pivot(single, COLUMNS, methods=list(ENTRIES), heading=f"{label}{part[0].case}"))
-    claimed = [row for row in table.rows if row.case.startswith("claims")]
-    if claimed:
-        columns = (*COLUMNS, Column("seconds an evaluation", "s an evaluation", 3))
-        sections.append(pivot(claimed, columns, heading=claimed[0].case))
+    for kind, rows in found.items():
+        cases = list(dict.fromkeys(row.case for row in rows))
+        everywhere = {m for m in ENTRIES if all(any(r.case == c and r.method == m for r in rows) for c in cases)}
+        if len(cases) > 1:
+            shared = [row for row in rows if row.method in everywhere]
+            sections.append(pivot(shared, COLUMNS, methods=list(ENTRIES), heading=f"{kind}, mean of {len(cases)}"))
+        first = [row for row in rows if row.case == cases[0]]
+        columns = (*COLUMNS, EACH) if kind.startswith("claims") else COLUMNS
+        sections.append(pivot(first, columns, methods=list(ENTRIES | CLAIMS), heading=cases[0]))
     table.write_markdown("Every sampler on real images", TEXT, sections)
 
 

@@ -105,7 +105,7 @@ def factor_of(kind: str, items: int) -> CovarianceFactor:
     """A factor on 4 x 5 pixels with variances of its own, along a phase and across it if asked for."""
     dtype = torch.float64 if kind == "real" else torch.complex128
     std, gain = randn(items, 4, 5, dtype=torch.float64).abs() + 0.2, randn(4, 5, dtype=torch.float64, seed=1).abs()
-    modes = modes_of(torch.zeros(4, 5, dtype=dtype))
+    modes = modes_of(torch.zeros(1, 4, 5, dtype=dtype))
     if kind != "along a phase":
         return CovarianceFactor(modes, std, gain)
     phase = randn(items, 4, 5, seed=7).sgn()
@@ -299,3 +299,11 @@ def test_it_costs_one_network_evaluation_a_step():
 def test_bad_settings_are_refused():
     with pytest.raises(InputError, match="iterations"):
         LearnedCovariance(iterations=0)
+
+
+def test_vectors_are_refused():
+    # Items would be taken for rows, and mixed.
+    prior = GaussianPrior(torch.zeros(6, dtype=torch.float64), torch.eye(6, dtype=torch.float64))
+    problem = Problem.build(Mask(torch.ones(6, dtype=torch.bool), dtype=torch.float64), torch.zeros(2, 6).double(), 0.1)
+    with pytest.raises(InputError, match=r"\(1, n\)"):
+        LearnedCovariance().gaussian(problem, prior, torch.zeros(2, 6).double(), 1.0)

@@ -12,6 +12,7 @@ from torch import Tensor
 from inverse.errors import InputError
 from inverse.linalg.inner import scale_samples
 from inverse.linalg.transforms import LearnedModes, Modes
+from inverse.priors.base import Denoiser
 from inverse.priors.calibration import Calibration
 from inverse.random import SampleRandom
 from inverse.samplers.data_step import Factor, correction
@@ -159,12 +160,26 @@ def draw(
     )
 
 
+def images_factor(problem: Problem, prior: Denoiser) -> CovarianceFactor:
+    """L of the Gaussian N(0, L L^H) of the images: the spectrum of the prior's error at its largest noise level.
+
+    There the denoiser knows next to nothing, so that its error is the image. White without a calibration.
+    """
+    like, widest, calibration = problem.adjoint_y, prior.sigma_max, prior.calibration
+    modes = modes_of(like, calibration)
+    power = torch.ones_like(modes.radius) if calibration is None else calibration.power_map(widest, modes.radius)
+    std = problem.restrict(like.real.new_full(like.shape[1:], prior.mse(widest) ** 0.5))[None]
+    return CovarianceFactor(modes, std, power.sqrt())
+
+
 def modes_of(x: Tensor, calibration: Calibration | None = None) -> Modes:
-    """The transform for images like x, kept between calls: waves, or the modes that the calibration has learned.
+    """The transform for images like x (items, *in_shape), kept between calls: waves, or what the calibration learned.
 
     Raises:
-        InputError: learned modes are those of images of another size.
+        InputError: learned modes are those of images of another size, or the images are vectors.
     """
+    if x.ndim < 3:
+        raise InputError("learned covariance: images need rows and columns; give vectors as images of one row, (1, n).")
     rows, columns = (None, None) if calibration is None else (calibration.rows, calibration.columns)
     return _modes(rows, columns, (x.shape[-2], x.shape[-1]), x.dtype, x.device)
 

@@ -37,7 +37,7 @@ from inverse.priors.base import Denoiser
 from inverse.random import SampleRandom
 from inverse.samplers.adam import Adam
 from inverse.samplers.conditionings.learned_covariance import LearnedCovariance
-from inverse.samplers.covariance import CovarianceFactor, Isotropic, modes_of
+from inverse.samplers.covariance import Isotropic, images_factor
 from inverse.samplers.data_step import Factor, correction
 from inverse.samplers.grids import check_grid, ddpm_linear, karras
 from inverse.samplers.problem import Problem
@@ -246,7 +246,8 @@ class RedDiff(Sampler):
     def _start(self, problem: Problem, prior: Denoiser, random: SampleRandom) -> Tensor:
         """Where mu begins (items, *in_shape)."""
         like, operator = problem.adjoint_y, problem.operator
-        factor = spectral_factor(problem, prior)
+        white = prior.calibration is None or like.ndim < 3
+        factor: Factor = Isotropic(prior.mse(prior.sigma_max) ** 0.5) if white else images_factor(problem, prior)
         if not isinstance(operator, LinearOperator):
             return factor.apply(random.normal(like.shape[1:], dtype=like.dtype))
         if self.start == "pinv" and operator.has_pinv:
@@ -257,17 +258,6 @@ class RedDiff(Sampler):
 
     def _mean(self, mu: Tensor) -> Tensor:
         return mu.unflatten(0, (-1, self.particles)).mean(1)
-
-
-def spectral_factor(problem: Problem, prior: Denoiser) -> Factor:
-    """L of the Gaussian N(0, L L^H) of the prior's spectrum: that of its error where the noise is largest."""
-    like, widest = problem.adjoint_y, prior.sigma_max
-    std = prior.mse(widest) ** 0.5
-    if prior.calibration is None or like.ndim < 3:
-        return Isotropic(std)
-    modes = modes_of(like, prior.calibration)
-    gain = prior.calibration.power_map(widest, modes.radius).sqrt()
-    return CovarianceFactor(modes, problem.restrict(like.real.new_full(like.shape[1:], std))[None], gain)
 
 
 def _copies(problem: Problem, count: int) -> Problem:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from inverse.priors.base import Denoiser
 from inverse.random import SampleRandom
-from inverse.samplers.covariance import CovarianceFactor, draw, modes_of
+from inverse.samplers.covariance import draw, images_factor
 from inverse.samplers.problem import Problem
 
 
@@ -21,17 +21,9 @@ def from_data(problem: Problem, prior: Denoiser, sigma: float, random: SampleRan
     """x0 + sigma n, x0 drawn from its posterior under a Gaussian of the prior's power spectrum; no network evaluation.
 
     The mean of an image stands far above white noise of 25 data standard deviations (by sqrt(pixels) / 25), so that a
-    start from noise alone begins with the wrong coarse image. The Gaussian N(0, C) has the spectrum of the prior's
-    error at its largest noise level, where the denoiser knows next to nothing: that of the images themselves. It is
-    solved tightly, since the run keeps what is left unsolved here.
+    start from noise alone begins with the wrong coarse image. The solve is tight, since the run keeps what is left
+    unsolved here.
     """
-    widest = prior.sigma_max
-    like = problem.adjoint_y
-    modes = modes_of(like, prior.calibration)
-    std = problem.restrict(like.real.new_full(like.shape[1:], prior.mse(widest) ** 0.5))[None]
-    gain = torch.ones_like(modes.radius)
-    if prior.calibration is not None:
-        gain = prior.calibration.power_map(widest, modes.radius).sqrt()
-    zero = torch.zeros_like(like)
-    x0 = draw(problem, zero, CovarianceFactor(modes, std, gain), random, iterations=1000, rtol=1e-4)
+    zero = torch.zeros_like(problem.adjoint_y)
+    x0 = draw(problem, zero, images_factor(problem, prior), random, iterations=1000, rtol=1e-4)
     return x0 + from_noise(problem, prior, sigma, random)

@@ -38,7 +38,7 @@ from inverse.random import SampleRandom
 from inverse.samplers.belief import Belief, OwnBelief, SharedBelief, averaged, dense_gram
 from inverse.samplers.conditionings.gaussian import GaussianConditioning
 from inverse.samplers.conditionings.learned_covariance import LearnedCovariance
-from inverse.samplers.covariance import CovarianceFactor, modes_of
+from inverse.samplers.covariance import images_factor
 from inverse.samplers.diffusion import LARGEST, default_grid
 from inverse.samplers.particles import Particles, checked_particles, number_of_levels, report_particles
 from inverse.samplers.problem import Problem
@@ -152,12 +152,3 @@ class Twisted(Sampler):
     def report(self, kept: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Effective number of particles at every level, and the evidence where it is known."""
         return report_particles(kept), {}
-
-
-def images_factor(problem: Problem, prior: Denoiser) -> CovarianceFactor:
-    """L of the images themselves: the spectrum of the prior's error at its largest level, where it knows nothing."""
-    like, widest, calibration = problem.adjoint_y, prior.sigma_max, prior.calibration
-    modes = modes_of(like, calibration)
-    power = torch.ones_like(modes.radius) if calibration is None else calibration.power_map(widest, modes.radius)
-    std = problem.restrict(like.real.new_full(like.shape[1:], prior.mse(widest) ** 0.5))[None]
-    return CovarianceFactor(modes, std, power.sqrt())
