@@ -105,3 +105,19 @@ def test_a_real_image_has_no_phase():
     factor = CovarianceFactor(modes_of(operator_image), torch.ones(1, 8, 6).double(), torch.ones(8, 6).double())
     fitted, k = corrected(problem, 0 * operator_image, factor, SampleRandom(0, [0]))
     assert fitted.phase is None and torch.equal(fitted.std, k.sqrt() * factor.std)
+
+
+def test_frames_share_what_is_found():
+    """Images with more axes than rows and columns: one share for each item."""
+    frames = stationary((24, 20)).sample(4 * 3, torch.Generator().manual_seed(1)).reshape(4, 3, 24, 20)
+    denoised = torch.full_like(frames, 5.0)
+    error = torch.complex(1.8**0.5 * frames.real, 0.2**0.5 * frames.imag)
+    operator = Identity((3, 24, 20), dtype=torch.complex128)
+    problem = Problem.build(operator, observe(operator, denoised + error, 0.05), 0.05)
+    gain = stationary((24, 20)).power.sqrt()
+    factor = CovarianceFactor(modes_of(denoised), torch.ones(4, 1, 24, 20).double(), gain)
+    fitted, _ = corrected(problem, denoised, factor, SampleRandom(3, range(4)))
+    variance = fitted.std.square()
+    a = (variance[..., 0] - variance[..., 1]) / variance.sum(-1)
+    assert a.shape == (4, 1, 24, 20) and float(a.mean()) == pytest.approx(0.8, abs=0.08)
+    assert fitted.apply(denoised).shape == denoised.shape

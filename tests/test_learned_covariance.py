@@ -10,7 +10,7 @@ from sampler_cases import EXACT, dense, mri, observe, randn, relative, stationar
 from torch import Tensor
 
 from inverse.errors import InputError
-from inverse.linalg import inner
+from inverse.linalg import inner, norm
 from inverse.operators import LinearOperator, Mask, MultiCoilMRI
 from inverse.priors import GaussianPrior, StationaryGaussianPrior
 from inverse.random import SampleRandom
@@ -273,6 +273,27 @@ def test_the_preconditioner_saves_iterations():
             exact.estimate(problem, prior, randn(2, 16, 16), 0.5, SampleRandom(0, range(2)), sigma_next=0.0)
             counts.append(int(problem.work.cg_iterations))
     assert counts[0] < 0.7 * counts[1], counts
+
+
+@pytest.mark.parametrize("tolerance", [0.3, 0.03])
+@pytest.mark.parametrize("sigma", [0.2, 2.0])
+def test_a_solve_errs_by_its_tolerance_in_posterior_deviations(tolerance, sigma):
+    """(x - x*)^H (C^-1 + A^H A / sigma_y^2) (x - x*) over the number of unknowns is about the square of the tolerance."""
+    operator, prior = mri((32, 32), coils=4, every=4), stationary((32, 32))
+    problem = Problem.build(operator, observe(operator, prior.sample(2, torch.Generator().manual_seed(5)), 0.02), 0.02)
+    x, random = randn(2, 32, 32), SampleRandom(0, range(2))
+
+    def mean(**solve: float) -> Tensor:
+        rule = LearnedCovariance(innovation=False, iterations=1000, **solve)
+        return rule.estimate(problem, prior, x, sigma, random, sigma_next=0.0).x0
+
+    factor = LearnedCovariance().gaussian(problem, prior, x, sigma)[1]
+    error = mean(rtol=0.0, tolerance=tolerance) - mean(rtol=1e-12, tolerance=0.0)
+    z = factor.modes.forward(error / factor.std) / factor.gain
+    energy = inner(z, z) + norm(operator(error)) ** 2 / 0.02**2
+    found = (energy / problem.unknowns).sqrt()
+    # The preconditioner stands for the inverse, and takes unseen directions for seen ones.
+    assert tolerance / 2 < float(found.min()) and float(found.max()) < 4 * tolerance
 
 
 @pytest.mark.parametrize("integrator", [DDIM(), Bridge(), Bridge(draw_last=True)], ids=str)

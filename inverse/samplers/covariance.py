@@ -137,7 +137,7 @@ def draw(
         random: source of e0 and e1.
         iterations: cap on the iterations of conjugate gradients.
         rtol: relative residual at which they stop; a truncated solve draws too little variance.
-        tolerance: error at which they stop as well, in posterior standard deviations.
+        tolerance: error at which they stop as well, in posterior standard deviations, see `correction`.
 
     Source: perturb and optimise, Papandreou and Yuille 2010; Orieux, Feron and Giovannelli 2012.
     """

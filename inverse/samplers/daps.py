@@ -10,9 +10,9 @@ for the covariance of x0 given x, which is narrower and has structure: the limit
 For linear A the draw of x0 is exact here, by one perturbed solve; the published one is 100 Langevin steps, too few and
 too short to reach their limit.
 
-Certificate (experiments/exactness.py), 1000 evaluations: Gaussian inpainting: mean off by 0.31 posterior standard
-deviations, variance 6 times too large where nothing was seen, W2 8.8 x floor, coverage .95; all constants published:
-0.34, 4.8 x, coverage .59. Bimodal on a line: W1 0.13; published 0.90, all at y; prior draws 0.34.
+Certificate (experiments/exactness.py), 1000 evaluations: Gaussian inpainting: mean off by 0.43 posterior standard
+deviations, variance 6 times too large where nothing was seen, W2 20 x floor, coverage .95; all constants published:
+0.45, 5.1 x, coverage .58. Bimodal on a line: W1 0.13; published 0.90, all at y; prior draws 0.34.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ itself. Nothing is carried from what was seen to what was not but by the denoise
 do not help: eta sigma' fresh noise at every step, however short, leaves ever less variance.
 
 Certificate (experiments/exactness.py): Gaussian inpainting, 20 evaluations: mean off by 1.3 posterior standard
-deviations, 2.4 times the variance of what was seen, W2 31 x floor, coverage .89; 100: 0.2, 0.4, 7.9 x, .79. Gaussian
-blur, 20 and 100: 8.1 x and 14 x. Two modes (fixture B1): W1 .17 and .34; on the published grid (`ddpm_linear`) .16 and
+deviations, 2.4 times the variance of what was seen, W2 23 x floor, coverage .89; 100: 0.2, 0.4, 6.0 x, .79. Gaussian
+blur, 20 and 100: 8.3 x and 14 x. Two modes (fixture B1): W1 .17 and .34; on the published grid (`ddpm_linear`) .16 and
 .19.
 """
 

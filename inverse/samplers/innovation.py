@@ -145,12 +145,12 @@ class Bands:
 
     Args:
         modes: the transform.
-        index: the band of each frequency (H * W,).
+        members: 1 where a frequency belongs to a band, else 0 (H * W, bands); sums are products, in a fixed order.
         count: frequencies per band, times the images of an item (bands,).
     """
 
     modes: Modes
-    index: Tensor
+    members: Tensor
     count: Tensor
 
     @classmethod
@@ -158,17 +158,13 @@ class Bands:
         """Up to 16 bands for images like these, fewer for small ones."""
         bands = max(1, min(BANDS, round(modes.radius.numel() ** 0.5 / PIXELS_PER_BAND)))
         index = radial_bins(modes.radius, bands).flatten()
-        images = like.shape[1:].numel() // index.numel()
-        return cls(modes, index, images * torch.bincount(index, minlength=bands).to(modes.radius))
+        members = (index[:, None] == torch.arange(bands, device=index.device)).to(modes.radius)
+        images = like.shape[1:].numel() // len(members)
+        return cls(modes, members, images * members.sum(0))
 
     def power(self, x: Tensor, phase: Tensor) -> Tensor:
         """Power of complex images along the phase and across it, per band (items, 2, bands)."""
         turned = x * phase.conj()
         parts = torch.stack([turned.real, turned.imag], 1).to(x.dtype)
-        power = self.modes.forward(parts).abs().square()
-        return self._sums(power.flatten(2, -3).sum(2) if power.ndim > 4 else power)
-
-    def _sums(self, power: Tensor) -> Tensor:
-        """Sums of (*batch, H, W) over the bands (*batch, bands)."""
-        total = power.new_zeros(*power.shape[:-2], len(self.count))
-        return total.index_add_(-1, self.index, power.flatten(-2))
+        power = self.modes.forward(parts).abs().square().flatten(-2) @ self.members
+        return power.flatten(2, -2).sum(2) if power.ndim > 3 else power

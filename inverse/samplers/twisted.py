@@ -18,8 +18,8 @@ from sigma = infinity, where D = 0 and C is that of the images.
 On images of few pixels (`dense`) C is each particle's own. On larger ones its variance is averaged over the particles
 of a system, so that the determinants in the weights are equal and need not be known.
 
-Certificate (experiments/exactness.py), 20 levels of 8 particles: Gaussian inpainting, W2 1.0 x floor, coverage .90
-with the covariance known, 4.0 x and .95 with the variance per pixel alone; two modes on the line, W1 .030 and .055
+Certificate (experiments/exactness.py), 20 levels of 8 particles: Gaussian inpainting, W2 1.06 x floor, coverage .89
+with the covariance known, 4.5 x and .95 with the variance per pixel alone; two modes on the line, W1 .030 and .055
 (prior draws .33).
 """
 

@@ -6,9 +6,9 @@
 form of its data-consistency step). If x0 given x_sigma is N(D, r^2 I), this is its posterior mean exactly when
 gamma = r^2(sigma) / sigma_y^2; the paper's constant gamma is that curve frozen at one noise level.
 
-Certificate (experiments/exactness.py): Gaussian inpainting, ancestral, 20 evaluations: mean off by 1.6 posterior
-standard deviations, W2 40 x floor, coverage .94; 100 evaluations 33 x, near its limit, as the true covariance is not
-r^2 I; the published constants 14 x at coverage .52; prior draws 316 x. Two modes on the line: W1 .11, .07; .91
+Certificate (experiments/exactness.py): Gaussian inpainting, ancestral, 20 evaluations: mean off by 1.5 posterior
+standard deviations, W2 31 x floor, coverage .94; 100 evaluations 27 x, near its limit, as the true covariance is not
+r^2 I; the published constants 13 x at coverage .51; prior draws 317 x. Two modes on the line: W1 .11, .07; .91
 published.
 """
 

@@ -8,9 +8,9 @@ without bound where the true error saturates at the variance of the images: for 
 fits the data exactly, D + A^+ (y - A D), as it does at every level for sigma_y = 0. Its step takes the share zeta of
 the noise afresh, whatever the length of the step: `DDIM(eta=zeta**0.5, convention="dds")`.
 
-Certificate (experiments/exactness.py): Gaussian inpainting, 100 evaluations, lambda 1 and zeta 1: mean off by 0.14
-posterior standard deviations, half of the variance, W2 5.9 x floor, coverage .78; published, lambda 7 and zeta 0.3:
-1.4, seven times the variance, 36 x, .99. Two modes (fixture B1): W1 .10 and .18.
+Certificate (experiments/exactness.py): Gaussian inpainting, 100 evaluations, lambda 1 and zeta 1: mean off by 0.19
+posterior standard deviations, half of the variance, W2 5.9 x floor, coverage .77; published, lambda 7 and zeta 0.3:
+1.5, seven times the variance, 33 x, .99. Two modes (fixture B1): W1 .10 and .18.
 """
 
 from __future__ import annotations

@@ -30,7 +30,8 @@ class GaussianConditioning(Conditioning):
     Args:
         iterations: cap on the iterations of conjugate gradients.
         rtol: relative residual at which they stop; a truncated solve draws too little variance.
-        tolerance: error at which they stop as well, in standard deviations of x0 given x_sigma and y, root mean square.
+        tolerance: error at which they stop as well, root mean square, in standard deviations of x0 given x_sigma and y
+            as the preconditioner knows them: up to four times less than it is where samples are missing.
 
     Raises:
         InputError: iterations below 1.

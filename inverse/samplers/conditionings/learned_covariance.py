@@ -6,13 +6,15 @@
 V is the variance per pixel from the prior's second output, c_k the power spectrum of its whitened error. Ours; exact
 for a stationary Gaussian prior. No gradient through the network, one transform more than DDS in each direction. Cosines
 (real images) spread their power unevenly over the pixels; V is divided by that, so that C has the stated variance.
+With `innovation` the data correct C in scale, and in complex images between the phase of the image, along which most of
+the error of an MR image lies, and across it.
 
 With the integrator `Bridge`, x0 is a draw from N(D_y, C_y), C_y the covariance after the data.
 
 Certificate (experiments/exactness.py), with `Bridge(draw_last=True)`: Gaussian inpainting, 2 evaluations: W2 1.02 x
-floor with the covariance known, 1.04 x measured on draws in learned modes, coverage .90; with its own tolerances and
-the innovation, 5 evaluations: 1.03 x; measured in radial waves, 2.8 x at 5 and 1.95 x at 20, coverage .90; ancestral
-steps 4.2 x at 20; prior draws 316 x. Two modes on the line, 50 evaluations: W1 .04 to .06 (prior draws .33).
+floor with the covariance known, 1.05 x measured on draws in learned modes, coverage .90; with its own tolerances and
+the innovation, 5 evaluations: 1.04 x; measured in radial waves, 2.5 x at 5 and 2.0 x at 20, coverage .90; ancestral
+steps 4.2 x at 20; prior draws 317 x. Two modes on the line, 50 evaluations: W1 .04 to .06 (prior draws .33).
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ class LearnedCovariance(GaussianConditioning):
             scale, its spectrum, and for complex images how much of it lies along the phase.
         iterations: cap on the iterations of conjugate gradients.
         rtol: relative residual at which they stop; a truncated solve draws too little variance.
-        tolerance: error at which they stop as well, in standard deviations of x0 given x_sigma and y, root mean square.
+        tolerance: error at which they stop as well, root mean square, in standard deviations of x0 given x_sigma and y
+            as the preconditioner knows them: up to four times less than it is where samples are missing.
         variance: use the prior's variance per pixel; False takes its mean squared error everywhere.
         spectrum: use the spectrum of the prior's error; False takes independent pixels.
 

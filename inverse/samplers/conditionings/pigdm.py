@@ -9,9 +9,9 @@ D + (sigma^2/r^2) J^T A^+ (y - A D). For large sigma D_y tends to m + C A^H (s^2
 and C mean and covariance of the images, s^2 their mean variance: what varies more than s^2 is overshot, and few steps
 then diverge on it.
 
-Certificate (experiments/exactness.py): Gaussian inpainting, 100 evaluations, ancestral: mean off by 0.72 posterior
-standard deviations, twice the variance, W2 15.8 x floor, coverage .96; with error=True 0.26, 8.0 x, .88; the ODE 29 x
-and 12.8 x. Gaussian blur, error=True: 4.0 x, but 32 x with 20 evaluations. Two modes (fixture B1), 100 evaluations: W1
+Certificate (experiments/exactness.py): Gaussian inpainting, 100 evaluations, ancestral: mean off by 0.90 posterior
+standard deviations, twice the variance, W2 16.3 x floor, coverage .93; with error=True 0.40, 9.3 x, .86; the ODE 28 x
+and 14.5 x. Gaussian blur, error=True: 3.8 x, but 32 x with 20 evaluations. Two modes (fixture B1), 100 evaluations: W1
 .04, with error=True .05, the ODE .26 and .34.
 """
 
