@@ -278,7 +278,7 @@ def test_the_preconditioner_saves_iterations():
 @pytest.mark.parametrize("tolerance", [0.3, 0.03])
 @pytest.mark.parametrize("sigma", [0.2, 2.0])
 def test_a_solve_errs_by_its_tolerance_in_posterior_deviations(tolerance, sigma):
-    """(x - x*)^H (C^-1 + A^H A / sigma_y^2) (x - x*) over the number of unknowns is about the square of the tolerance."""
+    """(x - x*)^H (C^-1 + A^H A / sigma_y^2) (x - x*) over the unknowns is about the square of the tolerance."""
     operator, prior = mri((32, 32), coils=4, every=4), stationary((32, 32))
     problem = Problem.build(operator, observe(operator, prior.sample(2, torch.Generator().manual_seed(5)), 0.02), 0.02)
     x, random = randn(2, 32, 32), SampleRandom(0, range(2))
