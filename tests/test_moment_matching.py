@@ -178,6 +178,21 @@ def test_a_jacobian_that_is_no_covariance_leaves_a_finite_image(slope):
             assert float(found.x0.abs().max()) == 0
 
 
+def test_negative_values_of_a_jacobian_count_as_none():
+    """Half of the modes of J are negative: nothing is known to vary there, and data of little noise move nothing."""
+    slopes = torch.linspace(-0.9, 0.9, 12, dtype=torch.float64)
+    basis = torch.linalg.qr(randn(12, 12, dtype=torch.float64, seed=3))[0]
+    jacobian = (basis * slopes) @ basis.mT
+    prior: Denoiser = from_function(lambda x, sigma: (x.flatten(1) @ jacobian).reshape(x.shape), channels=1)
+    built = Problem.build(Matrix(torch.eye(12, dtype=torch.float64), (3, 4)), randn(2, 12, dtype=torch.float64), 1e-3)
+    x = randn(2, 3, 4, dtype=torch.float64, seed=1)
+    found = EXACT.estimate(built, prior, x, 0.8, SampleRandom(0, range(2)), sigma_next=0.0)
+    moved = (found.x0 - found.denoised).flatten(1) @ basis
+    variance = 0.8**2 * slopes.clamp(min=0)
+    expected = variance / (variance + 1e-6) * ((built.y - found.denoised.flatten(1)) @ basis)
+    assert relative(moved, expected) < 1e-9
+
+
 def test_a_hundred_products_reach_an_exact_posterior():
     """Two levels, 8 x 8 pixels of correlation length 2, half of them seen: products, as they are counted."""
     rows = torch.arange(8, dtype=torch.float64)

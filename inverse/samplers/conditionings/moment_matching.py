@@ -113,7 +113,7 @@ class MomentMatching(Conditioning):
             return operator(pulled[-1])
 
         def inverse(t: Tensor) -> Tensor:
-            return _inverse(t.clamp(min=0) + variance)
+            return torch.where(t < 0, 0, _inverse(t.clamp(min=0) + variance))  # C counts as 0: so does C A^H
 
         problem.work.grams += 0.5
         misfit = -problem.misfit(mean)
