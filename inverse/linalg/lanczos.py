@@ -87,8 +87,8 @@ def lanczos(
         weights = torch.where(active.unsqueeze(-1), _first_column(function, diagonal, beside), before)
         iterations += active
         left, whole = (weights - before).norm(dim=-1), weights.norm(dim=-1)
-        if residual:
-            left, whole = beta * weights[..., -1].abs(), torch.ones_like(whole)
+        if residual:  # no weights yet is not a residual of 0: f may be 0 where it is no inverse
+            left, whole = torch.where(whole > 0, beta * weights[..., -1].abs(), torch.inf), torch.ones_like(whole)
         # Where beta is rounding the space is invariant, and x exact.
         active = active & (left > rtol * whole) & (beta > smallest * diagonal[-1].abs())
         beside.append(beta.double())
