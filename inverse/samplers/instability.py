@@ -16,8 +16,9 @@ validated clinically: no threshold is known above which detail is false, nor one
 
 Measured (tests/test_instability.py): three narrow modes and a smoothed denoiser, samples between the modes found with
 an area under the curve of 0.97; a window up to 0.5 data standard deviations gives 0.88, one up to 1 gives 0.67. On MRI
-(experiments/results/instability.md) it is a weak guide: over the head its rank correlation with the error is 0.13 to
-0.21, where the standard deviation of the samples has 0.25 and 0.06 to 0.15 are left beside it; at edges it is negative.
+(experiments/results/instability.md) it is a weak guide: over the head its rank correlation with the error is 0.10 to
+0.28, where the standard deviation of the samples has 0.29 to 0.36 and 0.03 to 0.19 are left beside it; at edges it is
+negative.
 """
 
 from __future__ import annotations
