@@ -19,7 +19,7 @@ from inverse.samplers.conditionings.tmpd import TMPD
 from inverse.samplers.daps import DAPS
 from inverse.samplers.daps import published as daps_published
 from inverse.samplers.ddrm import DDRM
-from inverse.samplers.grids import ddpm_linear
+from inverse.samplers.grids import ddpm_linear, geometric
 from inverse.samplers.integrators import (
     GHVB,
     PNDM,
@@ -39,6 +39,7 @@ from inverse.samplers.mcgdiff import MCGDiff
 from inverse.samplers.methods import dds_published
 from inverse.samplers.pnp_dm import PnPDM
 from inverse.samplers.red_diff import RedDiff
+from inverse.samplers.red_diff import published as red_diff_published
 from inverse.samplers.split_gibbs import SplitGibbs
 from inverse.samplers.tds import TDS
 from inverse.samplers.twisted import Twisted
@@ -83,6 +84,11 @@ def published(conditioning: Conditioning, integrator: Integrator, steps: int) ->
 def own(sampler: Sampler) -> Callable[[int], Sampler]:
     """A sampler as it is."""
     return lambda _: sampler
+
+
+def to_fine_levels(integrator: Integrator) -> Callable[[int], Sampler]:
+    """The exact D_y of Gaussian images on levels even in log-SNR from 25 to 0.01."""
+    return lambda steps: DiffusionSampler(EXACT, integrator, grid=tuple(geometric(steps, 25.0, 0.01).tolist()))
 
 
 ODE, SDE, DRAWS = DDIM(0.0), DDIM(1.0), Bridge(draw_last=True)
@@ -133,6 +139,7 @@ COVARIANCES: dict[str, Offer] = {
     "moment matching x bridge": Offer(on(MomentMatching(), DRAWS), (2, 5, 50)),
     "moment matching x ancestral": Offer(on(MomentMatching(), SDE), (20, 100)),
     "moment matching x ODE": Offer(on(MomentMatching(), ODE), (20, 100)),
+    "moment matching by one product x ancestral": Offer(on(MomentMatching(iterations=1), SDE), (100,)),
     "moment matching x Heun": Offer(on(MomentMatching(), Heun()), (39,)),
     "TMPD x ancestral": Offer(on(TMPD(), SDE), (20, 100)),
     "TMPD x ODE": Offer(on(TMPD(), ODE), (20, 100)),
@@ -141,6 +148,23 @@ COVARIANCES: dict[str, Offer] = {
     for name, integrator in INTEGRATORS.items()
     if name not in ("bridge", "ancestral")
 }
+
+FOLLOWED = {
+    name: integrator
+    for name, integrator in INTEGRATORS.items()
+    if name in ("ODE", "2M", "3M", "DEIS 3", "iPNDM 4", "S-PNDM", "UniPC 3", "heavy ball", "GHVB 2", "single-step 3")
+} | {
+    "2M, published": dpm_solver_2m(published=True),
+    "3M, published": dpm_solver_3m(published=True),
+    "UniPC 2": unipc(2),
+    "GHVB 4": GHVB(order=4),
+    "F-PNDM": PNDM(),
+}
+FINE: dict[str, Offer] = {
+    f"learned covariance x {name}, levels to 0.01": Offer(to_fine_levels(integrator), (5, 10, 20), ("exact",))
+    for name, integrator in FOLLOWED.items()
+}
+"""What the order of an integrator is worth where the grid ends below the posterior's deviations."""
 
 SCALARS: dict[str, Offer] = {
     "DDS x ancestral": Offer(on(DDS(), SDE), (5, 20, 100)),
@@ -160,6 +184,7 @@ SCALARS: dict[str, Offer] = {
     "DPS, published, zeta 0.3, 1000": Offer(published(DPS(0.3), SDE, 1000), OWN),
     "DPS, published, zeta 1, 1000": Offer(published(DPS(1.0), SDE, 1000), OWN),
     "DDRM": Offer(lambda steps: DDRM(steps=steps)),
+    "DDRM, published levels": Offer(lambda steps: DDRM(grid=tuple(ddpm_linear(steps).tolist()))),
 }
 
 LOOPS: dict[str, Offer] = {
@@ -173,9 +198,11 @@ LOOPS: dict[str, Offer] = {
     "DAPS, exact draws, 200 x 1": Offer(own(DAPS(ode_steps=1)), OWN),
     "DAPS, published": Offer(own(daps_published()), OWN, share=0.2),
     "RED-diff, an image": Offer(lambda steps: RedDiff(steps=steps)),
+    "RED-diff, strength 1, an image": Offer(lambda steps: RedDiff(steps=steps, strength=1.0)),
+    "RED-diff, published, an image": Offer(red_diff_published, (100, 1000)),
 }
 
-OFFERS = COVARIANCES | SCALARS | LOOPS
+OFFERS = COVARIANCES | FINE | SCALARS | LOOPS
 
 
 def told(problem: Problem | Line, knows: str) -> Denoiser | None:

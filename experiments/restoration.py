@@ -209,7 +209,7 @@ TEXT = f"""Slices of held-out people with a smooth phase, as complex images: 50 
 block means of 4 x 4, a Gaussian and a motion blur, noise 0.05 per real component; 8-coil MRI as in mri.md;
 complex noise throughout. Mean of {SAMPLES} samples, of 2 for PnP-DM and DAPS, of 1 for DPS and RED-diff.
 Coverage of 90 % intervals where the head is. Forward and backward: passes through the network a sample.
-Seconds on a busy machine, to compare within a table only; peak memory is what the run added to the process.
+Seconds of one thread; peak memory is what the run added to the process.
 Dear methods ran on the first slice only."""
 
 

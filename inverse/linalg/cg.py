@@ -111,12 +111,13 @@ def cg(
     r = rhs if x0 is None else rhs - system(x)
     failed = torch.where(torch.isfinite(_dot(r, r)) & torch.isfinite(_dot(rhs, rhs)), 0, _NOT_FINITE)
     r = torch.where((failed == 0).unsqueeze(-1), r, 0)  # else 0 * NaN would reach x
-    rr = _dot(r, improved(r))
+    z = improved(r)
+    rr = _dot(r, z)
     bb = rr if x0 is None else _dot(rhs, improved(rhs))
     scale = torch.where(failed == 0, torch.where(bb > 0, bb, rr), torch.nan)
     threshold = (rtol**2 * scale).clamp(min=atol**2)
     check_every = check_every or (1 if b.device.type == "cpu" else 4)
-    rr, iterations, failed = _iterate(system, improved, x, r, threshold, failed, max_iterations, check_every)
+    rr, iterations, failed = _iterate(system, improved, x, r, z, threshold, failed, max_iterations, check_every)
     codes = torch.where((failed == 0) & (rr > threshold), _MAX_ITERATIONS, failed)  # 0 is CONVERGED
     return CGResult(unflat_real(x, b), iterations, torch.where(scale == 0, 0, (rr / scale).sqrt()), codes)
 
@@ -126,13 +127,14 @@ def _iterate(
     improved: Callable[[Tensor], Tensor],
     x: Tensor,
     r: Tensor,
+    z: Tensor,
     threshold: Tensor,
     failed: Tensor,
     max_iterations: int,
     check_every: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The loop; x and its residual r are overwritten. Returns <r, P r>, iterations, codes of failures."""
-    p = improved(r).clone()
+    """The loop; x and its residual r are overwritten, z = P r. Returns <r, P r>, iterations, codes of failures."""
+    p = z.clone()
     rr = _dot(r, p)
     active = (failed == 0) & (rr > threshold)
     iterations = torch.zeros_like(failed)

@@ -16,8 +16,7 @@ the gradient is that of the linear regression of x0 on x. The data may be nonlin
 
 Certificate (experiments/exactness.py): Gaussian inpainting, 1000 evaluations on the published grid, zeta 1: mean off by
 0.47 posterior standard deviations, variance 3.5 of what was seen and 0.27 of what was not, W2 17.1 x floor, coverage
-.62; zeta 0.3: W2 11.9 x, coverage .50. Two modes (fixture B1): W1 .41 and .76, the likelihood with 200 evaluations .30;
-prior draws .34.
+.62; zeta 0.3: W2 11.9 x, coverage .50. Two modes (fixture B1): W1 .41 and .76; prior draws .33.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ covariance of the images, and one step does the work of all.
 
 Certificate (experiments/exactness.py): Gaussian inpainting, blur and denoising with the bridge, draw_last=True: 2
 evaluations and at most 84, 74 and 59 backward passes in all: W2 1.05, 1.01 and 1.03 x floor, coverage .90; on the grid
-(25, 0.2, 0) 71, 63 and 52: 0.97, 1.01 and 0.99 x. Ancestral, 100 evaluations: 1.6 x on inpainting; with one iteration,
-as published, 7.5 x, 13.8 x and 3.9 x. Two modes (fixture B1), whose x0 given x is not Gaussian: W1 .06 with 50
+(25, 0.2, 0) 71, 63 and 52: 0.97, 1.01 and 0.99 x. Ancestral, 100 evaluations: 1.6 x on inpainting; with one product a
+level 8.3 x, 12.2 x and 3.8 x. Two modes (fixture B1), whose x0 given x is not Gaussian: W1 .06 with 50
 evaluations.
 """
 

@@ -23,13 +23,12 @@ Order ranks methods at many steps; at few, damping counts, and either set of wei
 that falls steeply with x (D_y = a x, a < 0) is stable for short steps only, the shorter the higher the order; those of
 Gaussians (a in [0, 1]) up to order 3 for any sigma / sigma' up to 200.
 
-Certificate (experiments/exactness.py): Gaussian inpainting, exact D_y, as by `MomentMatching`, levels geometric from 25
-to 0.01, then 0; W2 / floor at 5, 10 and 20 evaluations: DDIM(eta=0) 6.6, 3.5, 2.1; 2M 1.7, 1.6, 1.2 (coverage .87, .91,
-.90), published 2.6, 1.3, 1.2; 3M 4.3, 1.6, 1.2, published 3.2, 1.6, 1.2; UniPC-2 1.6, 1.6, 1.2; UniPC-3 3.5, 1.7, 1.2;
-rho-AB 3 6.1, 2.2, 1.3; t-AB 3 5.4, 2.1, 1.3; iPNDM 1.5, 1.3, 1.2; the limit is 1.2, the start's share (1.0 from level
-100). On the default grid 2M has 7.9, 4.6, 2.4 and DDIM 8.6, 5.6, 3.2: its last level, 0.8 / N, exceeds the posterior's
-deviations, and the last step removes what is finer. A conditioning that is not exact wants noise: DDS, 20 evaluations,
-2M 52, DDIM(eta=1) 31; learned covariance 2M 3.4, `Bridge` 2.2.
+Certificate (experiments/exactness.py): Gaussian inpainting, exact D_y, levels even in log-SNR from 25 to 0.01, then 0;
+W2 / floor at 5, 10 and 20 evaluations: DDIM(eta=0) 6.7, 3.6, 2.1; 2M 1.6, 1.3, 1.0 (coverage .86, .91, .90), published
+2.6, 1.1, 1.0; 3M 4.0, 1.4, 1.0, published 2.9, 1.3, 1.0; UniPC-2 1.5, 1.3, 1.0; UniPC-3 3.2, 1.5, 1.0; rho-AB 3 (DEIS)
+6.2, 2.3, 1.2; iPNDM 1.4, 1.1, 1.0. On the default grid 2M has 8.0 at 5 and 2.3 at 20, DDIM 8.7 and 3.3: its last level,
+0.8 / N, exceeds the posterior's deviations, and the last step removes what is finer. A conditioning that is not exact
+wants noise: DDS, 20 evaluations, 2M 52, DDIM(eta=1) 31.
 """
 
 from __future__ import annotations

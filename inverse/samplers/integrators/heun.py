@@ -13,7 +13,7 @@ noise 1.003: noise above 1 hides that a network removes a little too much, and m
 denoiser is right.
 
 Certificate (experiments/exactness.py): stationary inpainting, exact covariance, 20 evaluations: mean error 0.015 sd, W2
-4.5 x floor, coverage .77; 39 evaluations 2.6 x, .85; 20 with churn 10 5.8 x, .70. What is missing is variance: the last
+4.5 x floor, coverage .77; with churn 10 5.8 x, .70. What is missing is variance: the last
 step returns the mean, and half of the evaluations leave a grid whose last level is twice as high.
 """
 

@@ -14,9 +14,9 @@ stable range of HB on AB_1 is z > -2 (2 - beta)/beta, on AB_2 -(2 - beta)/beta, 
 Source: Wizadwongsa, Chinchuthakun, Khungurn, Raj and Suwajanakorn, Diffusion sampling with momentum for mitigating
 divergence artifacts, ICLR 2024.
 
-Certificate (experiments/exactness.py): Gaussian inpainting, exact D_y, levels geometric from 25 to 0.01, then 0; W2 /
-floor at 5, 10 and 20 evaluations, beta 0.8: HB on 2M 3.8, 1.7, 1.4; GHVB_2 3.9, 1.6, 1.2; GHVB_4 1.5, 1.3, 1.2; NT on
-AB_2 6.4, 2.7, 1.5. Nothing is stiff there: HB's lag costs variance, .89 of it at 20.
+Certificate (experiments/exactness.py): Gaussian inpainting, exact D_y, levels even in log-SNR from 25 to 0.01, then 0;
+W2 / floor at 5, 10 and 20 evaluations, beta 0.8: HB on 2M 3.9, 1.8, 1.4; GHVB_2 4.0, 1.6, 1.1; GHVB_4 1.4, 1.1, 1.0.
+Nothing is stiff there: HB's lag costs variance.
 """
 
 from __future__ import annotations
