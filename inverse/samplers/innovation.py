@@ -14,8 +14,8 @@ expect; what differs from it by more than chance corrects C:
 
   in each band of frequencies: least squares over the bands. Where A^H A mixes both alike, p = q, nothing is known.
 
-Tried and left: a scale for each band as well gains 0.1 dB in multi-coil MRI and loses up to 0.8 dB in CT of 16 views: what A^H A brings
-from one band into another is then as much as the band's own.
+Tried and left: a scale for each band as well gains 0.1 dB in multi-coil MRI and loses up to 0.8 dB in CT of 16 views,
+where A^H A brings as much from one band into another as is the band's own.
 
 Ours.
 """
